@@ -1,0 +1,119 @@
+"""Policies of any kind from a path: a Hugging Face directory, our Orbax checkpoint, or a shipped name."""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+
+from synthrl_jax.policy import decoder, hf_weights, sharding
+
+ASSETS = epath.Path(__file__).parent.parent / "assets"
+CONFIG, PARAMS = "decoder.json", "params"
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """A decoder with its parameters; `tokenizer` is None where its directory has none."""
+
+    config: decoder.DecoderConfig
+    params: decoder.Params
+    tokenizer: Any = None
+
+
+def load_pretrained(path, mesh: Mesh | None = None, dtype=None) -> Policy:
+    """Policy of a directory in Hugging Face form, an Orbax checkpoint of ours, or a shipped name.
+
+    dtype: float32 on CPU and bfloat16 on accelerators unless told. FileNotFoundError: nothing of the kind is there.
+    """
+    directory = epath.Path(path)
+    if not directory.exists() and (ASSETS / str(path)).is_dir():
+        directory = ASSETS / str(path)
+    if not directory.is_dir():
+        shipped = sorted(child.name for child in ASSETS.iterdir() if child.is_dir()) if ASSETS.exists() else []
+        raise FileNotFoundError(f"{path} is neither a directory nor a shipped model ({', '.join(shipped) or 'none'})")
+    if (directory / CONFIG).exists():
+        config, params = load_checkpoint(directory, mesh, dtype)
+    else:
+        config, params = hf_weights.load(directory, mesh, dtype)
+    from synthrl_jax.policy.tokenizer import load_tokenizer
+
+    return Policy(config, params, load_tokenizer(directory))
+
+
+def save_checkpoint(directory, config: decoder.DecoderConfig, params: decoder.Params, tokenizer_file=None):
+    """Write parameters as an Orbax checkpoint with the decoder's config beside them; replaces one that is there."""
+    import orbax.checkpoint as ocp
+
+    directory = epath.Path(directory).absolute() if "://" not in str(directory) else epath.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(directory / PARAMS, params, force=True)
+    if jax.process_index() == 0:
+        if tokenizer_file is not None:
+            tokenizer_file = epath.Path(tokenizer_file)
+            (directory / tokenizer_file.name).write_bytes(tokenizer_file.read_bytes())
+        # last: a directory with a config holds whole parameters
+        (directory / CONFIG).write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+
+
+def load_checkpoint(directory, mesh: Mesh | None = None, dtype=None) -> tuple[decoder.DecoderConfig, decoder.Params]:
+    """(config, params) that `save_checkpoint` wrote, onto any mesh; WeightsError if they do not fit each other."""
+    import orbax.checkpoint as ocp
+
+    directory = epath.Path(directory).absolute() if "://" not in str(directory) else epath.Path(directory)
+    if not (directory / CONFIG).exists() or not (directory / PARAMS).exists():
+        raise FileNotFoundError(f"{directory} is not a checkpoint: it lacks {CONFIG} or {PARAMS}")
+    try:
+        config = decoder.DecoderConfig(**json.loads((directory / CONFIG).read_text()))
+    except (TypeError, ValueError) as error:
+        raise hf_weights.WeightsError(f"{directory / CONFIG}: {error}") from None
+    config = decoder.with_dtype(config, dtype)
+    if mesh is None:
+        one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        placement = jax.tree.map(lambda _: one, decoder.shapes(config))
+    else:
+        placement = sharding.shardings(config, mesh)
+    target = jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, config.dtype, sharding=where),
+        decoder.shapes(config),
+        placement,
+    )
+    with ocp.StandardCheckpointer() as checkpointer:
+        try:
+            found = checkpointer.metadata(directory / PARAMS).item_metadata.tree
+        except (FileNotFoundError, ValueError, AttributeError) as error:
+            raise hf_weights.WeightsError(f"{directory / PARAMS} holds no parameters: {error}") from None
+        _check_shapes(directory, found, target)
+        return config, checkpointer.restore(directory / PARAMS, target)
+
+
+def _check_shapes(directory, found, target):
+    def named(tree):
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
+
+    found, wanted = named(found), named(target)
+    for name in sorted(set(found) ^ set(wanted)):
+        raise hf_weights.WeightsError(f"{directory}: {name} is {'extra' if name in found else 'missing'}")
+    for name, shape in wanted.items():
+        if found[name] != shape:
+            raise hf_weights.WeightsError(f"{directory}: {name} has shape {found[name]}, the config asks for {shape}")
+
+
+def checksum(params: decoder.Params) -> str:
+    """Stable hash (16 hex digits) of the parameters' names, shapes, types and bytes; the same for any sharding."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path, leaf in sorted((jax.tree_util.keystr(p), x) for p, x in jax.tree_util.tree_leaves_with_path(params)):
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            from jax.experimental import multihost_utils
+
+            leaf = multihost_utils.process_allgather(leaf, tiled=True)
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{path} {array.shape} {array.dtype}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8))
+    return digest.hexdigest()

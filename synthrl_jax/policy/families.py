@@ -1,0 +1,127 @@
+"""Hugging Face config.json to DecoderConfig and back: a family is configuration of the one decoder, never code."""
+
+from synthrl_jax.policy.decoder import DecoderConfig
+
+# what each architecture adds to the Llama decoder
+FAMILIES = {
+    "LlamaForCausalLM": {},
+    "MistralForCausalLM": {},
+    "Qwen2ForCausalLM": {"qkv_bias": True},
+    "Qwen3ForCausalLM": {"qk_norm": True},
+}
+
+REQUIRED = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "width",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "intermediate_size": "mlp_width",
+}
+
+# fields with no say in the logits of a forward pass
+IGNORED = {
+    "architectures", "model_type", "torch_dtype", "dtype", "transformers_version", "_name_or_path", "initializer_range",
+    "attention_dropout", "use_cache", "bos_token_id", "eos_token_id", "pad_token_id", "pretraining_tp", "return_dict",
+    "output_hidden_states", "output_attentions", "max_window_layers", "is_encoder_decoder", "chunk_size_feed_forward",
+    "id2label", "label2id", "problem_type", "unsloth_version", "name_or_path", "_attn_implementation_autoset",
+    "is_llama_config", "auto_map",
+}  # fmt: skip
+
+# fields that change the logits, with the only values that the decoder computes
+ONLY = {
+    "hidden_act": ("silu",),
+    "mlp_bias": (False, None),
+    "attention_bias": (False, None),
+    "use_sliding_window": (False, None),
+    "rope_interleaved": (False, None),
+    "quantization_config": (None,),
+    "partial_rotary_factor": (1.0, None),
+}
+
+
+class UnsupportedModel(ValueError):
+    """A config.json that the decoder would not reproduce; the message names the architecture or field."""
+
+
+def from_hf(fields: dict) -> DecoderConfig:
+    """DecoderConfig of a config.json's fields; UnsupportedModel names what the decoder would not honour."""
+    fields = dict(fields)
+    names = fields.get("architectures") or ["(none given)"]
+    if names[0] not in FAMILIES:
+        raise UnsupportedModel(f"architecture {names[0]} is not one of {', '.join(FAMILIES)}")
+    config = dict(FAMILIES[names[0]])
+    for theirs, ours in REQUIRED.items():
+        if fields.get(theirs) is None:
+            raise UnsupportedModel(f"config.json lacks {theirs}")
+        config[ours] = fields.pop(theirs)
+    config["kv_heads"] = fields.pop("num_key_value_heads", None) or config["heads"]
+    config["head_dim"] = fields.pop("head_dim", None) or 0
+    config["norm_eps"] = fields.pop("rms_norm_eps", 1e-6)
+    config["tied"] = bool(fields.pop("tie_word_embeddings", False))
+    config["max_positions"] = fields.pop("max_position_embeddings", 2048)
+    config |= _rope(fields, config["max_positions"])
+    window = fields.pop("sliding_window", None)
+    if window is not None and window < config["max_positions"] and fields.get("use_sliding_window", True):
+        raise UnsupportedModel(f"sliding_window = {window} is shorter than max_position_embeddings: not supported")
+    if any(kind != "full_attention" for kind in fields.pop("layer_types", None) or []):
+        raise UnsupportedModel("layer_types: only full_attention is supported")
+    for name, value in fields.items():
+        if name in ONLY:
+            if value not in ONLY[name]:
+                raise UnsupportedModel(f"{name} = {value!r} changes the logits and is not supported")
+        elif name not in IGNORED:
+            raise UnsupportedModel(f"config.json field {name} = {value!r} is unknown and may change the logits")
+    return DecoderConfig(**config)
+
+
+def _rope(fields: dict, max_positions: int) -> dict:
+    # transformers 5 writes rope_parameters, earlier ones rope_theta and rope_scaling
+    rope = dict(fields.pop("rope_parameters", None) or {})
+    theta = fields.pop("rope_theta", 10_000.0)
+    rope |= fields.pop("rope_scaling", None) or {}
+    theta = rope.pop("rope_theta", theta)
+    kind = rope.pop("rope_type", None) or rope.pop("type", "default")
+    rope.pop("type", None)
+    known = {"default": (), "linear": ("factor",)}
+    known["llama3"] = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+    if kind not in known:
+        raise UnsupportedModel(f"rope_scaling of type {kind!r} is not supported")
+    for name in rope:
+        if name not in known[kind]:
+            raise UnsupportedModel(f"rope_scaling field {name} is not supported for type {kind!r}")
+    config = {"rope_theta": float(theta)}
+    if kind != "default":
+        config |= {"rope_scaling": kind, "rope_factor": float(rope["factor"])}
+    if kind == "llama3":
+        config["rope_low_freq_factor"] = float(rope["low_freq_factor"])
+        config["rope_high_freq_factor"] = float(rope["high_freq_factor"])
+        config["rope_original_positions"] = rope.get("original_max_position_embeddings", max_positions)
+    return config
+
+
+def to_hf(config: DecoderConfig) -> dict:
+    """config.json's fields of a DecoderConfig; the architecture is the plainest one that computes the same."""
+    if config.qkv_bias and config.qk_norm:
+        raise UnsupportedModel("no Hugging Face family has both QKV bias without output bias and q/k norm")
+    architecture = "Qwen3" if config.qk_norm else "Qwen2" if config.qkv_bias else "Llama"
+    scaling = None
+    if config.rope_scaling != "none":
+        scaling = {"rope_type": config.rope_scaling, "factor": config.rope_factor}
+    if config.rope_scaling == "llama3":
+        scaling["low_freq_factor"] = config.rope_low_freq_factor
+        scaling["high_freq_factor"] = config.rope_high_freq_factor
+        scaling["original_max_position_embeddings"] = config.rope_original_positions
+    return {
+        "architectures": [f"{architecture}ForCausalLM"],
+        "model_type": architecture.lower(),
+        **{theirs: getattr(config, ours) for theirs, ours in REQUIRED.items()},
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": scaling,
+        "tie_word_embeddings": config.tied,
+        "max_position_embeddings": config.max_positions,
+        **({} if config.qkv_bias else {"attention_bias": False}),
+    }

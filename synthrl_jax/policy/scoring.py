@@ -1,0 +1,93 @@
+"""Log-probabilities of given sequences under a policy: many at a time, packed, and with shared prefixes run once.
+
+Shape letters: N sequence, B row, T time.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from synthrl_jax.policy import decoder
+
+PREFIX = 1  # segment id of what every other segment of its row sees; 0 is padding
+ROW_STEP = 64  # rows are padded to a multiple of it
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _score(config, params, tokens_BxT):
+    return decoder.token_logprobs(config, params, tokens_BxT)
+
+
+def score(config: decoder.DecoderConfig, params: decoder.Params, tokens_NxT: np.ndarray, rows: int = 64) -> np.ndarray:
+    """log p(token t | tokens before t) [N, T] float32, 0 at t = 0; `rows` sequences at a time."""
+    N = len(tokens_NxT)
+    out = np.zeros(tokens_NxT.shape, np.float32)
+    for start in range(0, N, rows):
+        picked = np.minimum(np.arange(start, start + rows), N - 1)  # one shape: the last batch repeats the last row
+        out[start : start + rows] = np.asarray(_score(config, params, tokens_NxT[picked]))[: N - start]
+    return out
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _score_packed(config, weights, tokens_BxT, positions_BxT, segments_BxT, before_BxT):
+    """Log-probs [B, T] of tokens that attend to their segment and to their row's prefix; `before`: what predicts each."""
+    causal_TxT = jnp.tril(jnp.ones((tokens_BxT.shape[1],) * 2, bool))
+    same_BxTxT = segments_BxT[:, :, None] == segments_BxT[:, None, :]
+    seen_BxTxT = causal_TxT & (same_BxTxT | (segments_BxT[:, None, :] == PREFIX))
+
+    def attend(q_BxTxHxd, k_BxTxKxd, v_BxTxKxd):
+        k_BxKxTxd, v_BxKxTxd = k_BxTxKxd.swapaxes(1, 2), v_BxTxKxd.swapaxes(1, 2)
+        return decoder.masked_attention(q_BxTxHxd, k_BxKxTxd, v_BxKxTxd, seen_BxTxT[:, None, None]), None
+
+    hidden_BxTxD, _ = decoder.run_layers(config, weights, tokens_BxT, positions_BxT, [attend] * config.layers)
+    hidden_BxTxD = jnp.take_along_axis(hidden_BxTxD, before_BxT[:, :, None], axis=1)
+    logits_BxTxV = decoder.unembed(config, weights, hidden_BxTxD)
+    picked_BxT = jnp.take_along_axis(logits_BxTxV, tokens_BxT[:, :, None], axis=-1)[..., 0]
+    return picked_BxT - jax.nn.logsumexp(logits_BxTxV, axis=-1)
+
+
+def score_shared(
+    config: decoder.DecoderConfig,
+    params: decoder.Params,
+    groups: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]],
+    rows: int = 8,
+) -> list[tuple[np.ndarray, list[np.ndarray]]]:
+    """Log-probs of (prefix, its continuations): the prefix's own (0 at its first token) and each continuation's.
+
+    A row of the forward pass holds a prefix once and all its continuations, which do not see one another; a prefix without
+    continuations is a plain sequence. ValueError: an empty prefix.
+    """
+    packed = []
+    for prefix, continuations in groups:
+        if not len(prefix):
+            raise ValueError("a prefix must hold at least one token")
+        tokens, positions = [*prefix], list(range(len(prefix)))
+        segments, before = [PREFIX] * len(prefix), [0, *range(len(prefix) - 1)]
+        for segment, continuation in enumerate(continuations, PREFIX + 1):
+            n, start = len(continuation), len(tokens)
+            before += [len(prefix) - 1, *range(start, start + n - 1)][:n]
+            tokens += continuation
+            positions += range(len(prefix), len(prefix) + n)
+            segments += [segment] * n
+        packed.append((tokens, positions, segments, before))
+    weights = decoder.unstack(config, params)
+    scores: list[np.ndarray] = [np.zeros(0)] * len(packed)
+    order = sorted(range(len(packed)), key=lambda i: len(packed[i][0]))  # rows of like length pad least
+    for start in range(0, len(order), rows):
+        chosen = order[start : start + rows]
+        T = -(-len(packed[chosen[-1]][0]) // ROW_STEP) * ROW_STEP
+        columns_4xBxT = np.zeros((4, rows, T), np.int32)
+        for row, i in enumerate(chosen):
+            columns_4xBxT[:, row, : len(packed[i][0])] = packed[i]
+        found_BxT = np.asarray(_score_packed(config, weights, *columns_4xBxT))
+        for row, i in enumerate(chosen):
+            scores[i] = found_BxT[row, : len(packed[i][0])]
+    out = []
+    for (prefix, continuations), score_T in zip(groups, scores):
+        cuts = np.cumsum([len(prefix), *map(len, continuations)])
+        first, *rest = np.split(score_T, cuts[:-1])
+        out.append((np.concatenate([[0.0], first[1:]]).astype(np.float32), rest))
+    return out
