@@ -1,0 +1,154 @@
+"""What is asked of a sampler and what it gives back: roots with forks in, completions out."""
+
+import dataclasses
+import operator
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+SAMPLERS = ("static", "grouped")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fork:
+    """A point of a root to continue from: `position` tokens of prefix. None takes the root's or the settings' value.
+
+    lengths end each index's continuation after so many tokens (at most max_tokens) and are unknown to any schedule, as
+    real lengths are: for benches of random weights, which never stop.
+    """
+
+    position: int
+    n: int | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    lengths: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "position", operator.index(self.position))
+        for name, least in (("n", 0), ("max_tokens", 0), ("temperature", 0.0)):
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise ValueError(f"fork at {self.position}: {name} must be at least {least}, not {value}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Root:
+    """A token sequence and the positions in it from which `n` continuations each are wanted.
+
+    The fork at position p continues tokens[:p]; forks are positions or Forks. ValueError: a position that is not in
+    1..len(tokens), or twice the same.
+    """
+
+    id: str
+    tokens: Sequence[int]
+    forks: Sequence[int | Fork]
+    n: int = 1
+
+    def __post_init__(self):
+        tokens = np.asarray(self.tokens)
+        if tokens.ndim != 1 or (tokens.size and not np.issubdtype(tokens.dtype, np.integer)):
+            raise ValueError(f"root {self.id}: tokens must be one row of integers, not {tokens.dtype} {tokens.shape}")
+        forks = tuple(fork if isinstance(fork, Fork) else Fork(fork) for fork in self.forks)
+        seen = set()
+        for fork in forks:
+            if not 1 <= fork.position <= len(tokens):
+                raise ValueError(f"root {self.id}: fork position {fork.position} is not in 1..{len(tokens)}")
+            if fork.position in seen:
+                raise ValueError(f"root {self.id}: two forks at position {fork.position}")
+            seen.add(fork.position)
+        if self.n < 0:
+            raise ValueError(f"root {self.id}: n must not be negative, but is {self.n}")
+        object.__setattr__(self, "tokens", tuple(tokens.tolist()))
+        object.__setattr__(self, "forks", forks)
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """One continuation: `fork` is the fork's position, `tokens` what follows it, the stop token included.
+
+    logprobs are on the distribution that each token was drawn from; model_logprobs (temperature 1, no filter) and
+    prompt_logprobs (of the prefix, 0 at its first token) only where the settings ask for them. finish: "stop" or "length".
+    """
+
+    root_id: str
+    fork: int
+    index: int
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish: str
+    model_logprobs: tuple[float, ...] | None = None
+    prompt_logprobs: tuple[float, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to sample; a fork's own max_tokens and temperature come first. Temperature 0 is greedy.
+
+    top_k 0 and top_p 1 leave nothing out. stop_ids None: the tokenizer's eos_id, or nothing without a tokenizer. stop_strings
+    end a continuation with the token that completes one of them in its text, across token borders. rows is the device
+    batch: no result depends on it.
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    stop_ids: tuple[int, ...] | None = None
+    stop_strings: tuple[str, ...] = ()
+    sampler: str = "static"
+    rows: int = 128
+    model_logprobs: bool = False
+    prompt_logprobs: bool = False
+
+    def __post_init__(self):
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {self.sampler!r}")
+        if self.stop_ids is not None:
+            object.__setattr__(self, "stop_ids", tuple(operator.index(stop) for stop in self.stop_ids))
+        object.__setattr__(self, "stop_strings", tuple(self.stop_strings))
+        if not 0.0 < self.top_p <= 1.0:
+            raise ValueError(f"top_p must be in (0, 1], not {self.top_p}")
+        for name, least in (("max_tokens", 0), ("temperature", 0.0), ("top_k", 0), ("rows", 1)):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One fork of one root with everything settled; its rows are indices first..first + n."""
+
+    root: Root
+    position: int
+    first: int
+    n: int
+    max_tokens: int
+    temperature: float
+    lengths: tuple[int, ...] | None = None  # of rows first..first + n
+
+    def budgets(self) -> np.ndarray:
+        """Tokens after which each row ends at the latest [n]."""
+        budgets = np.full(self.n, self.max_tokens, np.int32)
+        return budgets if self.lengths is None else np.minimum(budgets, np.array(self.lengths, np.int32))
+
+
+def tasks(roots: Iterable[Root], settings: Settings, max_positions: int) -> list[Task]:
+    """The forks of all roots, in order; a budget ends at the model's last position. Two roots of one id: ValueError."""
+    found, seen = [], set()
+    for root in roots:
+        if root.id in seen:
+            raise ValueError(f"two roots have the id {root.id!r}: their samples would be the same")
+        seen.add(root.id)
+        for fork in root.forks:
+            if fork.position > max_positions:
+                raise ValueError(
+                    f"root {root.id}: fork {fork.position} is beyond the model's {max_positions} positions"
+                )
+            n = root.n if fork.n is None else fork.n
+            budget = settings.max_tokens if fork.max_tokens is None else fork.max_tokens
+            temperature = settings.temperature if fork.temperature is None else fork.temperature
+            budget = min(budget, max_positions - fork.position)
+            if n:
+                if fork.lengths is not None and (len(fork.lengths) != n or min(fork.lengths) < 1):
+                    raise ValueError(f"root {root.id}: fork {fork.position} needs {n} lengths of at least 1")
+                found.append(Task(root, fork.position, 0, n, budget, float(temperature), fork.lengths))
+    return found

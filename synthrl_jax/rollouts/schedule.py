@@ -1,0 +1,170 @@
+"""What a workload asks of the device: its roots cut into jobs, the batch split into groups x rows, and the buckets.
+
+A job is a root with a share of its tasks; a group holds it in one of its prefix slots until its last task is done.
+Nothing here depends on time: the schedule is a function of the requests and of the tokens drawn.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jax.sharding import Mesh
+
+from synthrl_jax.rollouts import sampling
+from synthrl_jax.rollouts.root import Root, Settings, Task
+
+LEAST_PREFIX, LEAST_SUFFIX = 16, 32
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Sizes of the device state; hashable, a static argument of the compiled programs."""
+
+    groups: int
+    rows: int  # per group
+    slots: int  # prefixes that a group holds at once
+    prefix: int  # tokens per prefix slot
+    suffix: int  # ring slots per row
+    tasks: int  # per prefix slot
+    chunk: int  # decode steps per dispatch
+    jobs: int  # prefilled per dispatch
+    mesh: Mesh | None = None  # groups over its data axes, heads over tensor; None: one device
+
+    @property
+    def data(self) -> int:
+        """Shards of the groups."""
+        return 1 if self.mesh is None else self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+
+    @property
+    def batch(self) -> int:
+        """Rows that decode at once."""
+        return self.groups * self.rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One root and some of its tasks, as arrays over tasks: the first `length` tokens are prefilled."""
+
+    root: Root
+    position_Q: np.ndarray
+    index_Q: np.ndarray
+    budget_Q: np.ndarray
+    temperature_Q: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.position_Q)
+
+    @property
+    def length(self) -> int:
+        """Tokens whose keys and values are needed: a row feeds the last token of its prefix itself."""
+        return int(self.position_Q.max()) - 1
+
+    def split(self, parts: int) -> list["Job"]:
+        """The job in at most `parts` jobs of nearly equal numbers of tasks."""
+        cuts = np.array_split(np.arange(len(self)), min(parts, len(self)))
+        return [Job(self.root, *(column[cut] for column in self.columns())) for cut in cuts]
+
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """position, index, budget, temperature, each over tasks."""
+        return self.position_Q, self.index_Q, self.budget_Q, self.temperature_Q
+
+
+def jobs_of(wanted: Sequence[Task]) -> list[Job]:
+    """One job per root, the longest prefix first, its tasks in order of fork and index: long continuations start early."""
+    by_root: dict[str, list[Task]] = {}
+    for task in wanted:
+        by_root.setdefault(task.root.id, []).append(task)
+    jobs = []
+    for tasks in by_root.values():
+        tasks = sorted(tasks, key=lambda task: task.position)
+        n = [task.n for task in tasks]
+
+        def column(field, dtype, tasks=tasks, n=n):
+            return np.repeat(np.array([getattr(task, field) for task in tasks], dtype), n)
+
+        index_Q = np.concatenate([np.arange(task.first, task.first + task.n, dtype=np.int32) for task in tasks])
+        budget_Q = np.concatenate([task.budgets() for task in tasks])
+        columns = column("position", np.int32), index_Q, budget_Q, column("temperature", np.float32)
+        jobs.append(Job(tasks[0].root, *columns))
+    return sorted(jobs, key=lambda job: -job.length)
+
+
+def plan(jobs: Sequence[Job], settings: Settings, longest: int, mesh: Mesh | None = None) -> tuple[Shape, list[Job]]:
+    """The device's shape for these jobs, and the jobs in loading order, cut finer where there are fewer than groups.
+
+    `longest`: tokens that a continuation may have. The groups divide over the mesh's data axes.
+    """
+    data = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+    total = sum(len(job) for job in jobs)
+    batch = max(data, min(power_of_two(total), settings.rows // data * data))
+    # a quarter of a root's tasks at a time: rows of one root end together, and the tail of one is the start of the next
+    rows = power_of_two(max(1.0, total / len(jobs) / 4))
+    rows = max(rows, power_of_two(batch / len(jobs)))
+    rows = max(1, min(rows, batch // data))
+    groups = max(data, batch // rows // data * data)
+    if len(jobs) < groups:
+        parts = -(-groups // len(jobs))
+        jobs = [part for job in jobs for part in job.split(parts)]
+    # a second prefix lets a root start while the last rows of the one before it run out; rows that are alone in their
+    # group would read twice the prefix for it, so there the host is called as soon as enough of them have ended
+    slots = 1 if rows == 1 or len(jobs) <= groups else 2
+    shape = Shape(
+        groups=groups,
+        rows=rows,
+        slots=slots,
+        prefix=bucket(max(job.length for job in jobs), LEAST_PREFIX),
+        suffix=bucket(longest, LEAST_SUFFIX),
+        tasks=max(8, 1 << math.ceil(math.log2(max(len(job) for job in jobs)))),
+        chunk=32,
+        jobs=max(1, min(8, groups * slots // 8)),
+        mesh=mesh,
+    )
+    return shape, jobs
+
+
+def power_of_two(value: float) -> int:
+    """The nearest power of two (in ratio) that is at least 1."""
+    return 1 << max(0, round(math.log2(value)))
+
+
+def bucket(length: int, smallest: int) -> int:
+    """The next of smallest x (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, ...): at most a quarter of a bucket is empty
+    beyond the first few."""
+    size = step = smallest
+    while size < length:
+        if size >= 8 * step:
+            step *= 2
+        size += step
+    return size
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The tasks of F jobs as the device takes them, padded to the shape's Q."""
+
+    task_FxQx4: np.ndarray  # id, prefix length, budget, last token of the prefix
+    temperature_FxQ: np.ndarray
+    word_FxQx4: np.ndarray  # root's two words, fork, index: what a key is made of
+    count_F: np.ndarray
+
+
+def table(jobs: Sequence[Job], first_ids: Sequence[int], Q: int) -> Table:
+    """Task tables of some jobs; the tasks of a job have the ids first_id, first_id + 1, ..."""
+    F = len(jobs)
+    out = Table(
+        np.zeros((F, Q, 4), np.int32),
+        np.ones((F, Q), np.float32),
+        np.zeros((F, Q, 4), np.uint32),
+        np.zeros(F, np.int32),
+    )
+    for f, (job, first) in enumerate(zip(jobs, first_ids)):
+        n = len(job)
+        tokens = np.asarray(job.root.tokens, np.int32)
+        ids = np.arange(first, first + n)
+        out.task_FxQx4[f, :n] = np.stack([ids, job.position_Q, job.budget_Q, tokens[job.position_Q - 1]], axis=1)
+        out.temperature_FxQ[f, :n] = job.temperature_Q
+        out.word_FxQx4[f, :n, :2] = sampling.root_words(job.root.id)
+        out.word_FxQx4[f, :n, 2], out.word_FxQx4[f, :n, 3] = job.position_Q, job.index_Q
+        out.count_F[f] = n
+    return out

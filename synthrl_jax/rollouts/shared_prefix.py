@@ -1,0 +1,408 @@
+"""The device side of the grouped sampler: a state of fixed shape, a prefill that loads roots, and the decode loop.
+
+Shape letters: G group, R row of a group, L prefix slot of a group, P tokens of a prefix slot, S slots of a row's ring,
+Q task of a slot, F job of a load, T prefilled token, C step of a chunk, K kv heads, g query heads per kv head, d head,
+D width, V vocabulary, X ints of a task.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from synthrl_jax.policy import decoder, sharding
+from synthrl_jax.rollouts import sampling, stop_strings
+from synthrl_jax.rollouts.schedule import Shape
+
+ID, POSITION, BUDGET, LAST = range(4)  # a task's integers
+
+
+class Layer(NamedTuple):
+    """One layer's keys and values, rotated at absolute positions."""
+
+    prefix_k: jax.Array  # [G, K, L P, d]
+    prefix_v: jax.Array
+    suffix_k: jax.Array  # [G, K, R, S, d] without axes of size one
+    suffix_v: jax.Array
+
+
+class Rows(NamedTuple):
+    """What each row is doing; a row is free once its task is done."""
+
+    task_GxRxX: jax.Array
+    slot_GxR: jax.Array
+    temperature_GxR: jax.Array
+    key_GxRx2: jax.Array
+    token_GxR: jax.Array  # to be fed next
+    generated_GxR: jax.Array
+    text_GxR: jax.Array  # state of the stop strings' automaton
+    active_GxR: jax.Array
+
+
+class Queue(NamedTuple):
+    """The tasks of each prefix slot and a counter of those drawn; the older root of a group goes first."""
+
+    task_GxLxQxX: jax.Array
+    temperature_GxLxQ: jax.Array
+    key_GxLxQx2: jax.Array
+    count_GxL: jax.Array
+    drawn_GxL: jax.Array
+    stamp_GxL: jax.Array
+
+
+class State(NamedTuple):
+    """Everything that lives on the device between dispatches."""
+
+    layers: tuple[Layer, ...]
+    rows: Rows
+    queue: Queue
+    cursor: jax.Array
+
+
+class Chunk(NamedTuple):
+    """What a dispatch of `steps` <= C steps gives back."""
+
+    steps: jax.Array
+    token_CxGxR: jax.Array
+    logprob_CxGxR: jax.Array
+    model_logprob_CxGxR: jax.Array
+    gap_CxGxR: jax.Array  # how near a tie each draw was
+    active_CxGxR: jax.Array
+    ended_CxGxR: jax.Array  # id of the task that ended with this token, or -1
+    count_CxGxR: jax.Array  # tokens of the task so far
+    stopped_CxGxR: jax.Array
+
+
+def suffix_axes(shape: Shape, K: int) -> tuple[int, ...]:
+    """The leading sizes of a suffix: G, K, R without ones, for which XLA would copy the whole cache at each write."""
+    return tuple(n for n in (shape.groups, K, shape.rows) if n > 1)
+
+
+def empty_state(config: decoder.DecoderConfig, shape: Shape) -> State:
+    """A state with nothing loaded."""
+    G, R, L, Q = shape.groups, shape.rows, shape.slots, shape.tasks
+    K, d = config.kv_heads, config.head_dim
+
+    def ints(*sizes):
+        return jnp.zeros(sizes, jnp.int32)
+
+    def layer():
+        prefix, suffix = (G, K, L * shape.prefix, d), (*suffix_axes(shape, K), shape.suffix, d)
+        return Layer(*(jnp.zeros(sizes, config.dtype) for sizes in (prefix, prefix, suffix, suffix)))
+
+    return State(
+        layers=tuple(layer() for _ in range(config.layers)),
+        rows=Rows(
+            task_GxRxX=ints(G, R, 4),
+            slot_GxR=ints(G, R),
+            temperature_GxR=jnp.ones((G, R), jnp.float32),
+            key_GxRx2=jnp.zeros((G, R, 2), jnp.uint32),
+            token_GxR=ints(G, R),
+            generated_GxR=ints(G, R),
+            text_GxR=ints(G, R),
+            active_GxR=jnp.zeros((G, R), bool),
+        ),
+        queue=Queue(
+            task_GxLxQxX=ints(G, L, Q, 4),
+            temperature_GxLxQ=jnp.ones((G, L, Q), jnp.float32),
+            key_GxLxQx2=jnp.zeros((G, L, Q, 2), jnp.uint32),
+            count_GxL=ints(G, L),
+            drawn_GxL=ints(G, L),
+            stamp_GxL=ints(G, L),
+        ),
+        cursor=jnp.int32(0),
+    )
+
+
+def state_specs(config: decoder.DecoderConfig, shape: Shape) -> State:
+    """PartitionSpec of each array of a state: groups over data and fsdp, kv heads over tensor, no axis of size one."""
+    tensor = "tensor" if config.kv_heads % shape.mesh.shape["tensor"] == 0 else None
+    axes = {"G": ("data", "fsdp"), "K": tensor, "R": None}
+    sizes = {"G": shape.groups, "K": config.kv_heads, "R": shape.rows}
+    suffix = PartitionSpec(*(axes[name] for name in "GKR" if sizes[name] > 1))
+    layer = Layer(*(PartitionSpec(axes["G"], tensor),) * 2, suffix, suffix)
+    group = PartitionSpec(axes["G"])
+    small = [jax.tree.map(lambda _: group, kind(*kind._fields)) for kind in (Rows, Queue)]
+    return State((layer,) * config.layers, *small, PartitionSpec())
+
+
+def weight_specs(config: decoder.DecoderConfig, mesh: Mesh) -> decoder.Params:
+    """PartitionSpec of each decoding weight (`decoder.unstack`): over tensor alone, so that no step gathers any."""
+
+    def keep(size, axis):
+        return axis if axis == "tensor" and size % mesh.shape["tensor"] == 0 else None
+
+    def spec(leaf, spec):
+        return PartitionSpec(*(keep(size, axis) for size, axis in zip(leaf.shape, spec)))
+
+    def is_spec(leaf):
+        return isinstance(leaf, PartitionSpec)
+
+    specs = jax.tree.map(lambda s, leaf: spec(leaf, s), sharding.specs(config), decoder.shapes(config), is_leaf=is_spec)
+    layer = jax.tree.map(lambda s: PartitionSpec(*s[1:]), specs["layers"], is_leaf=is_spec)
+    return {name: value for name, value in specs.items() if name != "layers"} | {"layers": (layer,) * config.layers}
+
+
+def placed(specs, mesh: Mesh):
+    """NamedShardings of a tree of PartitionSpecs."""
+    return jax.tree.map(lambda s: NamedSharding(mesh, s), specs, is_leaf=lambda x: isinstance(x, PartitionSpec))
+
+
+def constrained(config: decoder.DecoderConfig, shape: Shape, state: State) -> State:
+    """The state kept where it lies, on a mesh."""
+    if shape.mesh is None:
+        return state
+    return jax.lax.with_sharding_constraint(state, placed(state_specs(config, shape), shape.mesh))
+
+
+def prefill(config: decoder.DecoderConfig, weights, tokens_FxT):
+    """K and V of every layer [F, K, T, d]; rows are padded on the right, where causal attention never looks."""
+    T = tokens_FxT.shape[1]
+    causal = decoder.causal_attend(config, T, None)
+
+    def attend(q_FxTxHxd, k_FxTxKxd, v_FxTxKxd):
+        o_FxTxHxd, _ = causal(q_FxTxHxd, k_FxTxKxd, v_FxTxKxd)
+        return o_FxTxHxd, (k_FxTxKxd.transpose(0, 2, 1, 3), v_FxTxKxd.transpose(0, 2, 1, 3))
+
+    positions_FxT = jnp.broadcast_to(jnp.arange(T), tokens_FxT.shape)
+    return decoder.run_layers(config, weights, tokens_FxT, positions_FxT, [attend] * config.layers)[1]
+
+
+class Load(NamedTuple):
+    """F jobs to load, each into one prefix slot of one group; a job may stand twice to fill the shape."""
+
+    tokens_FxT: Any
+    group_F: Any
+    slot_F: Any
+    stamp_F: Any
+    task_FxQxX: Any
+    temperature_FxQ: Any
+    word_FxQx4: Any
+    count_F: Any
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def load(config: decoder.DecoderConfig, shape: Shape, weights, state: State, key, jobs: Load) -> State:
+    """The state with F more roots: one prefill, and their tasks in the queues."""
+    with jax.named_scope("prefill"):
+        caches = prefill(config, weights, jobs.tokens_FxT)
+    words_NxX = jobs.word_FxQx4.reshape(-1, 4)
+    keys_N = sampling.row_keys(key, words_NxX[:, :2], words_NxX[:, 2], words_NxX[:, 3])
+    key_FxQx2 = jax.random.key_data(keys_N).reshape(*jobs.word_FxQx4.shape[:2], 2)
+    q = state.queue
+    at = (jobs.group_F, jobs.slot_F)
+    queue = Queue(
+        task_GxLxQxX=q.task_GxLxQxX.at[at].set(jobs.task_FxQxX),
+        temperature_GxLxQ=q.temperature_GxLxQ.at[at].set(jobs.temperature_FxQ),
+        key_GxLxQx2=q.key_GxLxQx2.at[at].set(key_FxQx2),
+        count_GxL=q.count_GxL.at[at].set(jobs.count_F),
+        drawn_GxL=q.drawn_GxL.at[at].set(0),
+        stamp_GxL=q.stamp_GxL.at[at].set(jobs.stamp_F),
+    )
+
+    def place(prefix_GxKxLPxd, new_FxKxTxd):
+        def one(f, prefix):
+            start = (jobs.group_F[f], 0, jobs.slot_F[f] * shape.prefix, 0)
+            new_1xKxTxd = jax.lax.dynamic_slice_in_dim(new_FxKxTxd, f, 1)
+            return jax.lax.dynamic_update_slice(prefix, new_1xKxTxd.astype(prefix.dtype), start)
+
+        return jax.lax.fori_loop(0, len(jobs.group_F), one, prefix_GxKxLPxd)
+
+    layers = tuple(
+        layer._replace(prefix_k=place(layer.prefix_k, k), prefix_v=place(layer.prefix_v, v))
+        for layer, (k, v) in zip(state.layers, caches)
+    )
+    return constrained(config, shape, state._replace(layers=layers, queue=queue))
+
+
+def refill(rows: Rows, queue: Queue) -> tuple[Rows, Queue]:
+    """Free rows take the next tasks of their group, those of the older root first."""
+    G, L, Q, X = queue.task_GxLxQxX.shape
+    free_GxR = ~rows.active_GxR
+    rank_GxR = jnp.cumsum(free_GxR, axis=1) - 1
+    left_GxL = queue.count_GxL - queue.drawn_GxL
+    slot_GxR = jnp.zeros_like(rank_GxR)
+    place_GxR = rank_GxR
+    if L == 2:
+        older_G = (queue.stamp_GxL[:, 1] < queue.stamp_GxL[:, 0]).astype(jnp.int32)
+        left_older_G = jnp.take_along_axis(left_GxL, older_G[:, None], axis=1)
+        from_newer_GxR = rank_GxR >= left_older_G
+        slot_GxR = jnp.where(from_newer_GxR, 1 - older_G[:, None], older_G[:, None])
+        place_GxR = jnp.where(from_newer_GxR, rank_GxR - left_older_G, rank_GxR)
+    takes_GxR = free_GxR & (place_GxR < jnp.take_along_axis(left_GxL, slot_GxR, axis=1))
+    place_GxR = place_GxR + jnp.take_along_axis(queue.drawn_GxL, slot_GxR, axis=1)
+    flat_GxR = slot_GxR * Q + jnp.minimum(place_GxR, Q - 1)
+
+    def taken(values_GxLxQ, old_GxR):
+        flat = values_GxLxQ.reshape(G, L * Q, *values_GxLxQ.shape[3:])
+        more = (1,) * (flat.ndim - 2)
+        new = jnp.take_along_axis(flat, flat_GxR.reshape(*flat_GxR.shape, *more), axis=1)
+        return jnp.where(takes_GxR.reshape(*takes_GxR.shape, *more), new, old_GxR)
+
+    task_GxRxX = taken(queue.task_GxLxQxX, rows.task_GxRxX)
+    new_rows = Rows(
+        task_GxRxX=task_GxRxX,
+        slot_GxR=jnp.where(takes_GxR, slot_GxR, rows.slot_GxR),
+        temperature_GxR=taken(queue.temperature_GxLxQ, rows.temperature_GxR),
+        key_GxRx2=taken(queue.key_GxLxQx2, rows.key_GxRx2),
+        token_GxR=jnp.where(takes_GxR, task_GxRxX[..., LAST], rows.token_GxR),
+        generated_GxR=jnp.where(takes_GxR, 0, rows.generated_GxR),
+        text_GxR=jnp.where(takes_GxR, stop_strings.START, rows.text_GxR),
+        active_GxR=rows.active_GxR | takes_GxR,
+    )
+    drawn_by_slot = [(takes_GxR & (slot_GxR == slot)).sum(axis=1, dtype=jnp.int32) for slot in range(L)]
+    return new_rows, queue._replace(drawn_GxL=queue.drawn_GxL + jnp.stack(drawn_by_slot, axis=1))
+
+
+def free_slots(rows: Rows, queue: Queue) -> jax.Array:
+    """Number of prefix slots that nothing needs any more."""
+    held = [(rows.active_GxR & (rows.slot_GxR == slot)).any(axis=1) for slot in range(queue.count_GxL.shape[1])]
+    return ((queue.drawn_GxL >= queue.count_GxL) & ~jnp.stack(held, axis=1)).sum()
+
+
+product = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
+
+
+def scores(q_xNxd: jax.Array, k_xPxd: jax.Array) -> jax.Array:
+    """q k^T [..., N, P] in float32."""
+    if not 1 < q_xNxd.shape[-2] <= 4:
+        return product(q_xNxd, k_xPxd.swapaxes(-1, -2))
+    # a few queries: with the keys on the left a third of the time on CPU; the barrier keeps XLA from turning it round
+    return jax.lax.optimization_barrier(product(k_xPxd, q_xNxd.swapaxes(-1, -2))).swapaxes(-1, -2)
+
+
+def attend_with(layer: Layer, shape: Shape, rows: Rows, cursor):
+    """The decode step's `attend`: every row against its root's prefix (read once per group) and its own suffix.
+
+    Both parts share one maximum and one sum, so the result is the softmax over prefix and suffix together. A suffix
+    slot is seen iff it was written since the row's refill; the prefix ends before the token that the row fed first.
+    """
+    G, R, S = shape.groups, shape.rows, shape.suffix
+    start_GxR = rows.slot_GxR * shape.prefix
+    at_LP = jnp.arange(shape.slots * shape.prefix)
+    end_GxR = start_GxR + rows.task_GxRxX[..., POSITION] - 1
+    prefix_GxRxLP = (at_LP >= start_GxR[..., None]) & (at_LP < end_GxR[..., None])
+    age_S = (cursor - jnp.arange(S)) % S  # steps since a slot was written, this step's being 0
+    suffix_GxRxS = age_S <= rows.generated_GxR[..., None]
+
+    def attend(q_Bx1xHxd, k_Bx1xKxd, v_Bx1xKxd):
+        K, d = k_Bx1xKxd.shape[2:]
+        g = q_Bx1xHxd.shape[2] // K
+        lead = suffix_axes(shape, K)
+
+        def write(suffix, new_Bx1xKxd):
+            new = new_Bx1xKxd.reshape(G, R, K, d).swapaxes(1, 2).reshape(*lead, 1, d)
+            return jax.lax.dynamic_update_slice(suffix, new, (*(0 for _ in lead), cursor, 0))
+
+        suffix_k, suffix_v = write(layer.suffix_k, k_Bx1xKxd), write(layer.suffix_v, v_Bx1xKxd)
+        q_GxKxRxgxd = (q_Bx1xHxd * d**-0.5).reshape(G, R, K, g, d).transpose(0, 2, 1, 3, 4)
+        # rows and query heads of a kv head are one matrix dimension: the prefix is read once for all of them
+        prefix_GxKxNxLP = scores(q_GxKxRxgxd.reshape(G, K, R * g, d), layer.prefix_k)
+        prefix_GxKxRxgxLP = prefix_GxKxNxLP.reshape(G, K, R, g, -1)
+        prefix_GxKxRxgxLP = jnp.where(prefix_GxRxLP[:, None, :, None], prefix_GxKxRxgxLP, decoder.MASKED)
+        suffix_GxKxRxgxS = scores(q_GxKxRxgxd.reshape(*lead, g, d), suffix_k).reshape(G, K, R, g, S)
+        suffix_GxKxRxgxS = jnp.where(suffix_GxRxS[:, None, :, None], suffix_GxKxRxgxS, decoder.MASKED)
+        top = jnp.maximum(prefix_GxKxRxgxLP.max(-1, keepdims=True), suffix_GxKxRxgxS.max(-1, keepdims=True))
+        prefix_GxKxRxgxLP, suffix_GxKxRxgxS = jnp.exp(prefix_GxKxRxgxLP - top), jnp.exp(suffix_GxKxRxgxS - top)
+        sums = prefix_GxKxRxgxLP.sum(-1, keepdims=True) + suffix_GxKxRxgxS.sum(-1, keepdims=True)
+        prefix_GxKxNxLP = prefix_GxKxRxgxLP.reshape(G, K, R * g, -1).astype(layer.prefix_v.dtype)
+        o_GxKxRxgxd = product(prefix_GxKxNxLP, layer.prefix_v).reshape(G, K, R, g, d)
+        suffix_exps = suffix_GxKxRxgxS.reshape(*lead, g, S).astype(suffix_v.dtype)
+        o_GxKxRxgxd += product(suffix_exps, suffix_v).reshape(G, K, R, g, d)
+        o_GxKxRxgxd = (o_GxKxRxgxd / sums).astype(q_Bx1xHxd.dtype)
+        o_Bx1xHxd = o_GxKxRxgxd.transpose(0, 2, 1, 3, 4).reshape(G * R, 1, K * g, d)
+        return o_Bx1xHxd, layer._replace(suffix_k=suffix_k, suffix_v=suffix_v)
+
+    return attend
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def resize(config: decoder.DecoderConfig, before: Shape, after: Shape, state: State, group_G, row_GxR) -> State:
+    """The state with fewer groups, rows a group or tokens a prefix slot: those groups and rows of them that still work."""
+    K, d = state.layers[0].prefix_k.shape[1], state.layers[0].prefix_k.shape[-1]
+
+    def prefix(old_GxKxLPxd):
+        slots = old_GxKxLPxd[group_G].reshape(after.groups, K, before.slots, before.prefix, d)
+        return slots[:, :, :, : after.prefix].reshape(after.groups, K, -1, d)
+
+    def suffix(old):
+        old_GxKxRxSxd = old.reshape(before.groups, K, before.rows, before.suffix, d)
+        new_GxKxRxSxd = jnp.take_along_axis(old_GxKxRxSxd[group_G], row_GxR[:, None, :, None, None], axis=2)
+        return new_GxKxRxSxd.reshape(*suffix_axes(after, K), after.suffix, d)
+
+    def rows(old):
+        old = old[group_G]
+        return jnp.take_along_axis(old, row_GxR.reshape(*row_GxR.shape, *(1,) * (old.ndim - 2)), axis=1)
+
+    layers = tuple(
+        Layer(prefix(layer.prefix_k), prefix(layer.prefix_v), suffix(layer.suffix_k), suffix(layer.suffix_v))
+        for layer in state.layers
+    )
+    queue = jax.tree.map(lambda old: old[group_G], state.queue)
+    return constrained(config, after, State(layers, jax.tree.map(rows, state.rows), queue, state.cursor))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def decode(config: decoder.DecoderConfig, shape: Shape, weights, state: State, stops, filters, enough):
+    """At most a chunk of decode steps: (state, Chunk). Ends early once `enough` prefix slots are free."""
+    G, R, C = shape.groups, shape.rows, shape.chunk
+    B = G * R
+    stop_ids_N, automaton_MxV = stops
+    limits = (None, None) if filters is None else tuple(jnp.broadcast_to(limit, B) for limit in filters)
+
+    def step(carry):
+        i, state, out = carry
+        rows, queue = refill(state.rows, state.queue)
+        position_GxR = rows.task_GxRxX[..., POSITION] + rows.generated_GxR  # of the token to draw
+        attends = [attend_with(layer, shape, rows, state.cursor) for layer in state.layers]
+        hidden_Bx1xD, layers = decoder.run_layers(
+            config, weights, rows.token_GxR.reshape(B, 1), position_GxR.reshape(B, 1) - 1, attends
+        )
+        with jax.named_scope("draw"):
+            logits_BxV = decoder.unembed(config, weights, hidden_Bx1xD[:, 0])
+            row_keys_B = jax.random.wrap_key_data(rows.key_GxRx2.reshape(B, 2), impl="threefry2x32")
+            keys_B = sampling.token_keys(row_keys_B, position_GxR.reshape(B))
+            drawn = sampling.draw(logits_BxV, keys_B, rows.temperature_GxR.reshape(B), *limits)
+        token_GxR = drawn.token.reshape(G, R)
+        generated_GxR = rows.generated_GxR + rows.active_GxR
+        stopped_GxR, text_GxR = (token_GxR[..., None] == stop_ids_N).any(axis=-1), rows.text_GxR
+        if automaton_MxV is not None:
+            text_GxR, completes_GxR = stop_strings.step(automaton_MxV, text_GxR, token_GxR)
+            stopped_GxR |= completes_GxR
+        stopped_GxR &= rows.active_GxR
+        ended_GxR = stopped_GxR | (rows.active_GxR & (generated_GxR >= rows.task_GxRxX[..., BUDGET]))
+        record = {
+            "token_CxGxR": token_GxR,
+            "logprob_CxGxR": drawn.logprob.reshape(G, R),
+            "model_logprob_CxGxR": drawn.model_logprob.reshape(G, R),
+            "gap_CxGxR": drawn.gap.reshape(G, R),
+            "active_CxGxR": rows.active_GxR,
+            "ended_CxGxR": jnp.where(ended_GxR, rows.task_GxRxX[..., ID], -1),
+            "count_CxGxR": generated_GxR,
+            "stopped_CxGxR": stopped_GxR,
+        }
+        put = {name: jax.lax.dynamic_update_index_in_dim(getattr(out, name), new, i, 0) for name, new in record.items()}
+        rows = rows._replace(
+            token_GxR=token_GxR,
+            generated_GxR=generated_GxR,
+            text_GxR=text_GxR,
+            active_GxR=rows.active_GxR & ~ended_GxR,
+        )
+        state = constrained(config, shape, State(layers, rows, queue, (state.cursor + 1) % shape.suffix))
+        return i + 1, state, out._replace(**put, steps=i + 1)
+
+    def goes_on(carry):
+        i, state, _ = carry
+        return (i < C) & (free_slots(state.rows, state.queue) < enough)
+
+    def per_step(dtype):
+        return jnp.zeros((C, G, R), dtype)
+
+    floats, ints, bools = per_step(jnp.float32), per_step(jnp.int32), per_step(bool)
+    out = Chunk(jnp.int32(0), ints, floats, floats, floats, bools, ints, ints, bools)
+    _, state, out = jax.lax.while_loop(goes_on, step, (jnp.int32(0), state, out))
+    if shape.mesh is not None:  # every process reads all of it
+        out = jax.lax.with_sharding_constraint(out, NamedSharding(shape.mesh, PartitionSpec()))
+    return state, out

@@ -1,0 +1,47 @@
+"""Stop strings as an automaton over tokens: matched as text is formed, across token borders, on the device.
+
+Shape letters: N states of the automaton, V vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+START, STOPPED = 0, -1
+
+
+def automaton(tokenizer, strings: Sequence[str], vocab_size: int) -> np.ndarray | None:
+    """Next state [N, V] int32 by state and token, -1 where a token completes one of the strings (Aho and Corasick 1975).
+
+    A state is how much of which string the text so far ends with; 0 is nothing. Tokens count with their own texts, so a
+    character that several byte tokens spell is matched only where the tokenizer gives it to one of them.
+    None where there is no string. ValueError: an empty string, or no tokenizer.
+    """
+    if not strings:
+        return None
+    if tokenizer is None:
+        raise ValueError("stop strings need the policy's tokenizer, and it has none; give stop ids")
+    if not all(strings):
+        raise ValueError("an empty stop string stops before anything")
+    prefixes = sorted({string[:end] for string in strings for end in range(len(string) + 1)}, key=lambda p: (len(p), p))
+    states = {prefix: state for state, prefix in enumerate(p for p in prefixes if p not in strings)}
+
+    def advance(text: str, piece: str) -> int:
+        for character in piece:
+            text += character
+            if any(text.endswith(string) for string in strings):
+                return STOPPED
+            text = next(text[at:] for at in range(len(text) + 1) if text[at:] in states)
+        return states[text]
+
+    pieces = [tokenizer.pieces([token])[0] for token in range(tokenizer.vocab_size)]
+    by_piece = {piece: [advance(text, piece) for text in states] for piece in set(pieces)}
+    beyond = [[START] * len(states)] * (vocab_size - len(pieces))  # a model's vocabulary may be padded
+    return np.array([by_piece[piece] for piece in pieces] + beyond, np.int32).T
+
+
+def step(automaton_NxV, state: jax.Array, token: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(state after the token, whether it completed a string), elementwise."""
+    after = automaton_NxV[state, token]
+    return jax.numpy.maximum(after, START), after == STOPPED

@@ -1,0 +1,164 @@
+"""Completions on disk: shards of a fixed list of roots each, written beside their place and renamed, resumable.
+
+A shard is sampled as one closed batch, so it holds the same whether the run was interrupted or not.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from etils import epath
+from tqdm import tqdm
+
+from synthrl_jax.rollouts.root import Completion, Root, Settings
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+FINISHES = ("stop", "length")
+
+
+class StoreMismatch(ValueError):
+    """A store that was begun with other settings, weights or roots; the message names the field."""
+
+
+def sample_to_store(
+    directory,
+    policy,
+    roots: Sequence[Root],
+    settings: Settings,
+    seed: int,
+    *,
+    shard_roots: int = 64,
+    share: tuple[int, int] = (0, 1),
+    label: str = "rollouts",
+    progress: bool = True,
+) -> Iterator[Completion]:
+    """Sample what the store still lacks, at once; gives its completions, ordered by root, fork and index.
+
+    share (i, n) samples every n-th shard from the i-th on: one process of n; the others' are then not read. A progress
+    line under `label` shows on terminals unless progress is False. StoreMismatch: the store was begun with other inputs.
+    """
+    from synthrl_jax import rollouts
+    from synthrl_jax.policy.checkpoint import checksum
+
+    directory, roots = epath.Path(directory), list(roots)
+    weights = checksum(policy.params)
+    begin(directory, manifest(roots, settings, seed, weights, shard_roots))
+    numbers = range(share[0], -(-len(roots) // shard_roots), share[1])
+    done = [number for number in numbers if shard_path(directory, number).exists()]
+    bar = tqdm(total=len(numbers), initial=len(done), unit="shard", desc=label, disable=None if progress else True)
+    tokens, start = 0, time.monotonic()
+    with bar:
+        for number in sorted(set(numbers) - set(done)):
+            part = roots[number * shard_roots : (number + 1) * shard_roots]
+            place = {
+                (root.id, fork.position): (i, f) for i, root in enumerate(part) for f, fork in enumerate(root.forks)
+            }
+            found = rollouts.sample(policy, part, settings, seed)
+            ordered = sorted(found, key=lambda c: (*place[c.root_id, c.fork], c.index))
+            write_shard(shard_path(directory, number), ordered, weights)
+            tokens += sum(len(completion.tokens) for completion in ordered)
+            bar.set_postfix_str(f"{tokens / (time.monotonic() - start):,.0f} tokens/s", refresh=False)
+            bar.update()
+    return (completion for number in numbers for completion in read_shard(shard_path(directory, number)))
+
+
+def manifest(roots: Sequence[Root], settings: Settings, seed: int, weights: str, shard_roots: int) -> dict:
+    """What decides a store's contents, as JSON-ready fields."""
+    digest = hashlib.blake2b(digest_size=8)
+    for root in roots:
+        forks = [dataclasses.astuple(fork) for fork in root.forks]
+        digest.update(json.dumps([root.id, root.tokens, forks, root.n]).encode())
+    fields = {
+        "format": FORMAT,
+        "seed": seed,
+        "parameters": weights,
+        "roots": digest.hexdigest(),
+        "shard_roots": shard_roots,
+    }
+    fields |= {f"settings.{name}": value for name, value in dataclasses.asdict(settings).items()}
+    return json.loads(json.dumps(fields))
+
+
+def begin(directory: epath.Path, fields: dict):
+    """Write the manifest, or compare with the one that is there."""
+    path = directory / MANIFEST
+    if not path.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(fields, indent=2) + "\n").encode())
+        return
+    before = json.loads(path.read_text())
+    for name in sorted(set(before) | set(fields)):
+        if before.get(name) != fields.get(name):
+            raise StoreMismatch(
+                f"{directory} was begun with {name} = {before.get(name)!r}, not {fields.get(name)!r}: "
+                "use another directory, or remove this one to sample anew"
+            )
+
+
+def shard_path(directory: epath.Path, number: int) -> epath.Path:
+    """Where a shard lies once it is whole."""
+    return directory / f"shard_{number:05d}.npz"
+
+
+def write_atomically(path: epath.Path, content: bytes):
+    """Write beside the place and rename: a reader sees nothing or all of it."""
+    beside = path.parent / f".{path.name}.{os.getpid()}"
+    beside.write_bytes(content)
+    beside.replace(path)
+
+
+def write_shard(path: epath.Path, completions: Sequence[Completion], weights: str):
+    """One shard: token rows laid end to end with their offsets, so that reading needs no parsing."""
+
+    def flat(rows, dtype):
+        return np.array([value for row in rows for value in row], dtype)
+
+    arrays = {
+        "root_id": np.array([c.root_id for c in completions], np.str_),
+        "fork": np.array([c.fork for c in completions], np.int32),
+        "index": np.array([c.index for c in completions], np.int32),
+        "finish": np.array([FINISHES.index(c.finish) for c in completions], np.int8),
+        "length": np.array([len(c.tokens) for c in completions], np.int32),
+        "tokens": flat((c.tokens for c in completions), np.int32),
+        "logprobs": flat((c.logprobs for c in completions), np.float32),
+        "parameters": np.array(weights),
+    }
+    if completions and completions[0].model_logprobs is not None:
+        arrays["model_logprobs"] = flat((c.model_logprobs for c in completions), np.float32)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def read_shard(path) -> Iterator[Completion]:
+    """The completions of one shard, as they were written."""
+    with epath.Path(path).open("rb") as file, np.load(file) as arrays:
+        columns = {name: arrays[name] for name in arrays.files}
+    ends = np.cumsum(columns["length"])
+    for row, (end, length) in enumerate(zip(ends.tolist(), columns["length"].tolist())):
+        span = slice(end - length, end)
+        model = columns.get("model_logprobs")
+        yield Completion(
+            root_id=str(columns["root_id"][row]),
+            fork=int(columns["fork"][row]),
+            index=int(columns["index"][row]),
+            tokens=tuple(columns["tokens"][span].tolist()),
+            logprobs=tuple(columns["logprobs"][span].tolist()),
+            finish=FINISHES[columns["finish"][row]],
+            model_logprobs=None if model is None else tuple(model[span].tolist()),
+        )
+
+
+def read_store(directory) -> Iterator[Completion]:
+    """All completions of the shards that are there, in order; FileNotFoundError if it is no store."""
+    directory = epath.Path(directory)
+    if not (directory / MANIFEST).exists():
+        raise FileNotFoundError(f"{directory} is not a store of completions: it has no {MANIFEST}")
+    for path in sorted(directory.glob("shard_*.npz")):
+        yield from read_shard(path)

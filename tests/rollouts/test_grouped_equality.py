@@ -1,0 +1,167 @@
+"""The grouped sampler draws what the static one draws: the same keys, another schedule and another layout."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from synthrl_jax.policy import decoder
+from synthrl_jax.policy.checkpoint import Policy
+from synthrl_jax.rollouts import Fork, Root, Settings, grouped_sampler, sample, schedule, shared_prefix
+from synthrl_jax.rollouts.grouped_sampler import NEAR_TIE, Stats
+
+VOCAB = 97
+
+
+@functools.cache
+def random_policy(kv_heads: int = 2) -> Policy:
+    config = decoder.DecoderConfig(
+        vocab_size=VOCAB, width=32, layers=2, heads=4, kv_heads=kv_heads, max_positions=256, dtype="float32"
+    )
+    return Policy(config, jax.jit(decoder.init, static_argnums=0)(config, jax.random.key(1)))
+
+
+def random_roots(count: int, n: int, seed: int, longest: int = 40) -> list[Root]:
+    """Roots with up to four forks at random places, some with their own budget and temperature."""
+    rng = np.random.default_rng(seed)
+    roots = []
+    for i in range(count):
+        tokens = rng.integers(0, VOCAB, int(rng.integers(2, longest)))
+        forks = [
+            Fork(
+                int(position),
+                max_tokens=int(rng.integers(0, 30)) if rng.random() < 0.5 else None,
+                temperature=float(rng.choice([0.0, 0.6, 1.0])) if rng.random() < 0.5 else None,
+            )
+            for position in rng.choice(np.arange(1, len(tokens) + 1), min(4, len(tokens)), replace=False)
+        ]
+        roots.append(Root(f"root {i}", tokens, forks, n=n))
+    return roots
+
+
+def drawn_by_both(policy, roots, seed=7, **settings):
+    """{task: (static completion, grouped completion, gaps)}, after asserting that both drew the same tasks once."""
+    settings = {"max_tokens": 24, "stop_ids": (3, 5), "model_logprobs": True} | settings
+    oracle = list(sample(policy, roots, Settings(sampler="static", **settings), seed))
+    stats = Stats()
+    grouped = list(grouped_sampler.run(policy, roots, Settings(sampler="grouped", **settings), seed, stats))
+
+    def task(completion):
+        return completion.root_id, completion.fork, completion.index
+
+    ours = {task(completion): (completion, gaps) for completion, gaps in grouped}
+    assert len(ours) == len(grouped) == len(oracle)
+    return {task(c): (c, *ours[task(c)]) for c in oracle}, stats
+
+
+def assert_equal_but_for_near_ties(pairs):
+    """Tokens, finish and both log-probabilities agree; at a near-tie the comparison of that row ends."""
+    ties = 0
+    for task, (oracle, ours, gaps) in pairs.items():
+        upto = len(ours.tokens)
+        if oracle.tokens != ours.tokens:
+            ties += 1
+            upto = next(i for i, (a, b) in enumerate(zip(oracle.tokens, ours.tokens)) if a != b)
+            assert gaps[upto] < NEAR_TIE, task
+        else:
+            assert oracle.finish == ours.finish, task
+        np.testing.assert_allclose(oracle.logprobs[:upto], ours.logprobs[:upto], atol=1e-4)
+        if upto:
+            np.testing.assert_allclose(oracle.model_logprobs[:upto], ours.model_logprobs[:upto], atol=1e-4)
+    assert ties <= max(1, len(pairs) // 1000)
+
+
+@pytest.mark.parametrize(
+    ("kv_heads", "roots", "n", "rows", "settings"),
+    [
+        pytest.param(2, 5, 3, 16, {}, id="few roots, two prefixes a group"),
+        pytest.param(4, 1, 60, 16, {}, id="one root, all rows"),
+        pytest.param(1, 40, 1, 16, {"temperature": 0.0}, id="greedy, a root a row"),
+        pytest.param(2, 12, 4, 8, {"top_k": 5, "top_p": 0.9}, id="filters"),
+        pytest.param(2, 3, 2, 128, {}, id="more rows than tasks"),
+    ],
+)
+def test_grouped_and_static_draw_the_same(kv_heads, roots, n, rows, settings):
+    pairs, _ = drawn_by_both(random_policy(kv_heads), random_roots(roots, n, seed=rows + n), rows=rows, **settings)
+    assert_equal_but_for_near_ties(pairs)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(40))
+def test_grouped_and_static_draw_the_same_on_random_work(seed):
+    rng = np.random.default_rng(seed)
+    roots = random_roots(int(rng.integers(1, 40)), int(rng.integers(1, 12)), seed=100 + seed, longest=120)
+    rows = int(rng.choice([1, 4, 16, 64]))
+    pairs, _ = drawn_by_both(random_policy(int(rng.choice([1, 2, 4]))), roots, seed=seed, rows=rows)
+    assert_equal_but_for_near_ties(pairs)
+
+
+def test_the_order_of_roots_and_the_size_of_the_batch_change_no_token():
+    policy, roots = random_policy(), random_roots(12, 3, seed=3)
+
+    def tokens(roots, rows):
+        settings = Settings(max_tokens=24, stop_ids=(3,), rows=rows, sampler="grouped")
+        return {(c.root_id, c.fork, c.index): c.tokens for c in sample(policy, roots, settings, 5)}
+
+    first, other = tokens(roots, 16), tokens(roots[::-1], 32)
+    assert first.keys() == other.keys()
+    assert sum(first[task] != other[task] for task in first) <= 1
+
+
+def test_long_work_after_the_first_batches_compiles_nothing():
+    policy, rng = random_policy(), np.random.default_rng(0)
+    settings = Settings(max_tokens=24, stop_ids=(3,), rows=16, sampler="grouped")
+
+    def work(seed):
+        roots = [
+            Root(f"{seed}-{i}", rng.integers(0, VOCAB, int(rng.integers(17, 33))), [9, 17], n=4) for i in range(12)
+        ]
+        return len(list(sample(policy, roots, settings, seed)))
+
+    work(0)
+    sizes = shared_prefix.load._cache_size(), shared_prefix.decode._cache_size()
+    assert work(1) == 12 * 2 * 4
+    assert (shared_prefix.load._cache_size(), shared_prefix.decode._cache_size()) == sizes
+
+
+def test_idle_rows_are_few_when_work_is_plenty():
+    _, stats = drawn_by_both(random_policy(), random_roots(60, 4, seed=9), rows=16)
+    assert stats.tokens + stats.idle_row_steps == stats.row_steps
+    assert stats.idle_row_steps < 0.15 * stats.row_steps
+
+
+def test_work_without_a_budget_is_empty_and_no_work_is_nothing():
+    policy = random_policy()
+    settings = Settings(max_tokens=0, sampler="grouped")
+    [completion] = sample(policy, [Root("a", [1, 2], [2])], settings, 0)
+    assert (completion.tokens, completion.finish) == ((), "length")
+    assert list(sample(policy, [], settings, 0)) == []
+    assert list(sample(policy, [Root("a", [1, 2], [2], n=0)], settings, 0)) == []
+
+
+@pytest.mark.parametrize(("groups", "rows"), [(4, 4), (16, 1), (1, 16)])
+def test_a_decode_step_copies_no_cache(groups, rows):
+    config = random_policy().config
+    shape = schedule.Shape(groups=groups, rows=rows, slots=1, prefix=64, suffix=512, tasks=8, chunk=8, jobs=1)
+    state = jax.eval_shape(lambda: shared_prefix.empty_state(config, shape))
+    weights = jax.eval_shape(functools.partial(decoder.unstack, config), random_policy().params)
+    arguments = config, shape, weights, state, (np.zeros(8, np.int32), None), None, np.int32(1)
+    memory = shared_prefix.decode.lower(*arguments).compile().memory_analysis()
+    one_array = state.layers[0].suffix_k.size * 4
+    assert memory.alias_size_in_bytes > 4 * one_array  # donated: written where it lies
+    assert memory.temp_size_in_bytes < one_array
+
+
+@pytest.mark.parametrize("sampler", ["static", "grouped"])
+def test_prompt_logprobs_are_those_of_a_full_forward_pass(sampler):
+    policy = random_policy()
+    roots = [Root("a", [5, 9, 2, 7, 1], [2, 5]), Root("b", [8, 8, 4], [3])]
+    settings = Settings(max_tokens=4, stop_ids=(), prompt_logprobs=True, rows=8, sampler=sampler)
+    found = list(sample(policy, roots, settings, 0))
+    assert len(found) == 3
+    tokens = {root.id: root.tokens for root in roots}
+    for completion in found:
+        prefix = np.array([tokens[completion.root_id][: completion.fork]], np.int32)
+        expected = decoder.token_logprobs(policy.config, policy.params, prefix)[0]
+        np.testing.assert_allclose(completion.prompt_logprobs, expected, atol=1e-4)

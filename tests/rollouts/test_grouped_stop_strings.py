@@ -1,0 +1,81 @@
+"""Stop strings end a continuation with the token that completes one, wherever the token borders lie."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from synthrl_jax.policy import decoder
+from synthrl_jax.policy.checkpoint import Policy
+from synthrl_jax.rollouts import Root, Settings, sample, stop_strings
+
+PIECES = [*"ab\n#", "ab", "ba", "\n\n", "a#", "##", "b##a", "", "aa"]
+
+
+class Pieces:
+    """A tokenizer of a few overlapping pieces."""
+
+    vocab_size, eos_id = len(PIECES), 0
+
+    def pieces(self, ids):
+        return [PIECES[i] for i in ids]
+
+    def decode(self, ids):
+        return "".join(self.pieces(ids))
+
+
+@functools.cache
+def policy():
+    config = decoder.DecoderConfig(
+        vocab_size=16, width=32, layers=2, heads=4, kv_heads=2, max_positions=128, dtype="float32"
+    )
+    return Policy(config, jax.jit(decoder.init, static_argnums=0)(config, jax.random.key(2)), Pieces())
+
+
+@pytest.mark.parametrize("stops", [("####",), ("\n\n", "aba"), ("ab", "b#"), ("a", "ab")])
+def test_the_automaton_stops_where_the_text_first_holds_a_string(stops):
+    rng, tokenizer = np.random.default_rng(0), Pieces()
+    table = stop_strings.automaton(tokenizer, stops, 16)
+    ends = 0
+    for _ in range(3000):
+        tokens = rng.integers(0, len(PIECES), 12)
+        texts = [tokenizer.decode(tokens[: i + 1]) for i in range(len(tokens))]
+        expected = next((i for i, text in enumerate(texts) if any(stop in text for stop in stops)), None)
+        state, found = stop_strings.START, None
+        for i, token in enumerate(tokens):
+            state = table[state, token]
+            if state == stop_strings.STOPPED:
+                found = i
+                break
+        assert found == expected, texts[-1]
+        ends += found is not None
+    assert ends > 20
+
+
+@pytest.mark.parametrize("sampler", ["static", "grouped"])
+def test_samplers_stop_there(sampler):
+    stops = ("####", "aba", "\n\n\n")
+    roots = [Root(f"root {i}", [1, 2, 3, i], [2, 4], n=8) for i in range(4)]
+    settings = Settings(max_tokens=24, stop_ids=(), stop_strings=stops, rows=16, sampler=sampler)
+    stopped = 0
+    for c in sample(policy(), roots, settings, 0):
+        tokens = [t for t in c.tokens if t < len(PIECES)]
+        clean = len(tokens) == len(c.tokens)  # ids beyond the tokenizer's have no text
+        text, before = Pieces().decode(tokens), Pieces().decode(tokens[:-1])
+        if c.finish == "stop":
+            stopped += 1
+            assert not clean or any(stop in text for stop in stops)
+            assert not clean or not any(stop in before for stop in stops)
+        else:
+            assert len(c.tokens) == 24
+            assert not clean or not any(stop in text for stop in stops)
+    assert stopped > 5
+
+
+def test_stop_strings_need_a_tokenizer_and_a_character():
+    with pytest.raises(ValueError, match="tokenizer"):
+        stop_strings.automaton(None, ("x",), 16)
+    with pytest.raises(ValueError, match="empty"):
+        stop_strings.automaton(Pieces(), ("",), 16)
+    assert stop_strings.automaton(None, (), 16) is None

@@ -1,0 +1,61 @@
+"""Requests: what is refused, and what a fork takes from its root and the settings."""
+
+import numpy as np
+import pytest
+
+from synthrl_jax.rollouts import Fork, Root, Settings
+from synthrl_jax.rollouts.root import tasks
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"forks": (0,)}, "fork position 0 is not in 1..3"),
+        ({"forks": (4,)}, "fork position 4 is not in 1..3"),
+        ({"forks": (2, Fork(2))}, "two forks at position 2"),
+        ({"tokens": [0.5, 1.0]}, "integers"),
+        ({"tokens": [[1, 2, 3]]}, "one row"),
+        ({"n": -1}, "negative"),
+    ],
+)
+def test_a_root_that_makes_no_sense_is_refused_by_name(fields, words):
+    with pytest.raises(ValueError, match=words) as error:
+        Root(**({"id": "r7", "tokens": [1, 2, 3], "forks": (3,)} | fields))
+    assert "r7" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"n": -1}, {"max_tokens": -1}, {"temperature": -0.1}, {"temperature": float("nan")}]
+)
+def test_a_fork_that_makes_no_sense_is_refused(fields):
+    with pytest.raises(ValueError, match=f"fork at 2: {next(iter(fields))}"):
+        Fork(2, **fields)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}, {"rows": 0}, {"sampler": "fast"}]
+)
+def test_settings_that_make_no_sense_are_refused(fields):
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        Settings(**({"max_tokens": 4} | fields))
+
+
+def test_any_integers_make_the_same_root():
+    roots = [Root("a", kind([5, 6, 7]), (np.int64(2),)) for kind in (list, tuple, np.uint8, np.array)]
+    assert all(root == roots[0] for root in roots)
+    assert roots[0].forks == (Fork(2),)
+
+
+def test_a_fork_takes_what_it_does_not_say_from_root_and_settings():
+    root = Root("a", range(10), (3, Fork(5, n=1), Fork(6, max_tokens=9, temperature=0.0), Fork(7, n=0)), n=4)
+    found = tasks([root], Settings(max_tokens=5, temperature=0.7), max_positions=12)
+    got = [(t.position, t.n, t.max_tokens, t.temperature) for t in found]
+    assert got == [(3, 4, 5, 0.7), (5, 1, 5, 0.7), (6, 4, 6, 0.0)]  # the budget of fork 6 ends at position 12
+
+
+def test_roots_of_one_id_or_beyond_the_model_are_refused():
+    root = Root("a", range(10), (10,))
+    with pytest.raises(ValueError, match="two roots have the id 'a'"):
+        tasks([root, root], Settings(max_tokens=1), 20)
+    with pytest.raises(ValueError, match="fork 10 is beyond the model's 9 positions"):
+        tasks([root], Settings(max_tokens=1), 9)

@@ -1,0 +1,122 @@
+"""The store: what is written is what was sampled, a killed run goes on, other settings are refused by name."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from synthrl_jax import rollouts
+from synthrl_jax.policy import decoder
+from synthrl_jax.policy.checkpoint import Policy
+from synthrl_jax.rollouts import Root, Settings, store
+
+SETTINGS = Settings(max_tokens=8, stop_ids=(3,), rows=8)
+
+
+@functools.cache
+def policy(seed=0):
+    config = decoder.DecoderConfig(vocab_size=31, width=16, layers=1, heads=2)
+    return Policy(config, decoder.init(config, jax.random.key(seed)))
+
+
+def roots():
+    random = np.random.default_rng(0)
+    return [Root(f"r{i:02d}", random.integers(0, 31, 10), (10, 4), n=2) for i in range(7)]
+
+
+def run(directory, **changes):
+    arguments = {"policy": policy(), "roots": roots(), "settings": SETTINGS, "seed": 5, "shard_roots": 3} | changes
+    return list(rollouts.sample_to_store(directory, **arguments, progress=False))
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
+
+
+def test_the_store_gives_what_the_sampler_gave_in_the_order_of_the_roots(tmp_path):
+    found = run(tmp_path)
+    assert found == list(rollouts.read_store(tmp_path))
+    assert [(c.root_id, c.fork, c.index) for c in found] == [
+        (root.id, fork, index) for root in roots() for fork in (10, 4) for index in (0, 1)
+    ]
+    direct = {(c.root_id, c.fork, c.index): c for c in rollouts.sample(policy(), roots(), SETTINGS, 5)}
+    for c in found:
+        want = direct[c.root_id, c.fork, c.index]
+        assert (c.tokens, c.finish, c.model_logprobs) == (want.tokens, want.finish, None)
+        np.testing.assert_allclose(c.logprobs, want.logprobs, atol=1e-5)
+
+
+def test_model_logprobs_are_kept_where_they_were_asked_for(tmp_path):
+    found = run(tmp_path, settings=dataclasses.replace(SETTINGS, model_logprobs=True, temperature=0.5))
+    assert all(len(c.model_logprobs) == len(c.tokens) and c.model_logprobs != c.logprobs for c in found)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("dies_before_write", [0, 1, 2, 3])
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch, dies_before_write):
+    run(tmp_path / "whole")
+    real, writes = store.write_atomically, []
+
+    def failing(path, content):
+        if len(writes) == dies_before_write:
+            (path.parent / f".{path.name}.123").write_bytes(content[: len(content) // 2])
+            raise Killed
+        writes.append(path)
+        real(path, content)
+
+    monkeypatch.setattr(store, "write_atomically", failing)
+    (tmp_path / "killed").mkdir()
+    with pytest.raises(Killed):
+        run(tmp_path / "killed")
+    sampled = []
+    monkeypatch.setattr(
+        store, "write_atomically", lambda path, content: (sampled.append(path.name), real(path, content))
+    )
+    found = run(tmp_path / "killed")
+    assert len(sampled) == 4 - dies_before_write  # one manifest and three shards, none of them twice
+    whole = contents(tmp_path / "whole")
+    assert {name: data for name, data in contents(tmp_path / "killed").items() if name in whole} == whole
+    assert found == list(rollouts.read_store(tmp_path / "whole"))
+
+
+def test_processes_share_the_shards(tmp_path):
+    whole = run(tmp_path / "one")
+    parts = run(tmp_path / "two", share=(0, 2)), run(tmp_path / "two", share=(1, 2))
+    assert [len(part) for part in parts] == [16, 12]
+    assert list(rollouts.read_store(tmp_path / "two")) == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("seed", {"seed": 6}),
+        ("settings.temperature", {"settings": dataclasses.replace(SETTINGS, temperature=0.9)}),
+        ("parameters", {"policy": policy(1)}),
+        ("roots", {"roots": roots()[:6]}),
+        ("shard_roots", {"shard_roots": 4}),
+    ],
+)
+def test_a_store_of_something_else_is_refused_by_the_field_that_differs(tmp_path, name, change):
+    run(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(rollouts.StoreMismatch, match=name):
+        run(tmp_path, **change)
+    assert contents(tmp_path) == before
+
+
+def test_each_shard_names_the_parameters_that_it_was_drawn_from(tmp_path):
+    from synthrl_jax.policy.checkpoint import checksum
+
+    run(tmp_path)
+    for path in tmp_path.glob("shard_*.npz"):
+        assert str(np.load(path)["parameters"]) == checksum(policy().params)
+
+
+def test_a_directory_that_is_no_store_is_said_to_be_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match="not a store"):
+        list(rollouts.read_store(tmp_path))
