@@ -1,0 +1,245 @@
+"""Whether two expressions are the same: exactly where they are rational, to fifty digits and more where not."""
+
+from collections.abc import Iterable, Iterator
+
+from synthrl_jax.grading import limits, numbers
+from synthrl_jax.grading.evaluate import Matrix, NoValue, evaluate
+from synthrl_jax.grading.modular import PRIMES, Modular, NotRational, Undefined, exact
+from synthrl_jax.grading.nodes import Node
+from synthrl_jax.grading.numeric import DIGITS, MORE_DIGITS, POINTS, Numeric, context
+
+_ROUGH = 20  # digits to which values must agree before more of them are computed
+
+
+def names(node) -> Iterator[str]:
+    """Names that stand free in a node."""
+    stack = [node]
+    while stack:
+        at = stack.pop()
+        if isinstance(at, list):
+            stack.extend(at)
+        elif isinstance(at, tuple) and at:
+            if at[0] == "name":
+                yield at[1]
+            elif at[0] in ("sub", "opaque", "big"):
+                yield str(at[1])
+                stack.extend(at[2:])
+            elif at[0] not in ("number", "text", "constant"):
+                stack.extend(at[1:])
+
+
+def is_closed(node: Node) -> bool:
+    """Whether a node holds no names."""
+    return next(names(node), None) is None
+
+
+def is_value(node: Node) -> bool:
+    """Whether a node is an expression: no set, tuple, relation or word at its top."""
+    return node[0] in (
+        "number name constant add neg mul div pow root call sub opaque big where ratio matrix pm".split()
+    )
+
+
+def decimal(node: Node) -> numbers.Number | None:
+    """The literal that a node is, with its sign."""
+    if node[0] == "number":
+        return numbers.Number(node[1], node[2])
+    if node[0] == "neg" and node[1][0] == "number":
+        return numbers.Number(-node[1][1], node[1][2])
+    return None
+
+
+def same_value(a: Node, b: Node, budget: limits.Budget) -> bool:
+    """Whether two expressions agree wherever both have a value; BeyondLimits when that costs too much."""
+    try:
+        verdict = _modular(a, b, budget)
+        if verdict:
+            return True
+        if verdict is None:
+            verdict = _numeric(a, b, budget)
+    except NoValue:
+        return False
+    except Undefined:
+        return False
+    except NotRational:
+        return False
+    return verdict or _rounded(a, b, budget) or _rounded(b, a, budget)
+
+
+def _modular(a: Node, b: Node, budget: limits.Budget) -> bool | None:
+    """None where the two are not both rational expressions."""
+    for p in PRIMES:
+        try:
+            field = Modular(p, budget)
+            same = _alike(evaluate(a, field), evaluate(b, field), lambda x, y: x == y)
+        except NotRational:
+            return None
+        if not same:
+            return False
+    return True
+
+
+def _alike(x, y, equal) -> bool:
+    if isinstance(x, Matrix) != isinstance(y, Matrix):
+        return False
+    if not isinstance(x, Matrix):
+        return equal(x, y)
+    return x.shape == y.shape and all(equal(p, q) for r, s in zip(x.rows, y.rows) for p, q in zip(r, s))
+
+
+def _gap(x, y, ctx) -> tuple:
+    if ctx.isinf(x) or ctx.isinf(y):
+        return (ctx.zero if x == y else ctx.inf), ctx.one
+    return abs(x - y), max(abs(x), abs(y), ctx.one)
+
+
+def _agree(x, y, digits: int, kept: int) -> bool:
+    ctx = context(digits)
+    gap, scale = _gap(x, y, ctx)
+    return gap <= scale * ctx.mpf(10) ** -kept
+
+
+def _numeric(a: Node, b: Node, budget: limits.Budget) -> bool:
+    if is_closed(a) and is_closed(b):
+        return _agree_closed(a, b, budget)
+    known = sorted({*names(a), *names(b)})
+    points: list[tuple[int, frozenset]] = [(which, frozenset()) for which in POINTS]
+    points += [(1, frozenset(known))] + [(2, frozenset([name])) for name in known[:4] if len(known) > 1]
+    compared, held_back = 0, []
+    for which, negative in points:
+        field = Numeric(budget, which, negative=negative)
+        try:
+            x, y = evaluate(a, field), evaluate(b, field)
+        except Undefined:
+            continue
+        alike = _alike(x, y, lambda p, q: _agree(p, q, DIGITS, 30))
+        if field.branched:  # principal values of roots and logarithms: conventions differ
+            held_back += [] if negative else [alike]
+        elif not alike:
+            return False
+        else:
+            compared += 1
+    return compared > 0 or (bool(held_back) and all(held_back))
+
+
+def _is_real(x) -> bool:
+    if isinstance(x, Matrix):
+        return all(_is_real(cell) for row in x.rows for cell in row)
+    return x.imag == 0
+
+
+def _agree_closed(a: Node, b: Node, budget: limits.Budget) -> bool:
+    field = Numeric(budget)
+    if not _alike(evaluate(a, field), evaluate(b, field), lambda p, q: _agree(p, q, field.digits, _ROUGH)):
+        return False
+    budget.spend(500)
+    field = Numeric(budget, digits=MORE_DIGITS)
+    return _alike(
+        evaluate(a, field), evaluate(b, field), lambda p, q: _agree(p, q, MORE_DIGITS, MORE_DIGITS - 2 * _ROUGH)
+    )
+
+
+def _rounded(a: Node, b: Node, budget: limits.Budget) -> bool:
+    """Whether the literal `a` is the closed, irrational or fractional `b` to the digits given."""
+    given = decimal(a)
+    if given is None or given.decimals is None or given.decimals < numbers.ENOUGH_DECIMALS:
+        return False
+    literal = decimal(b)
+    if (literal is not None and literal.decimals is not None) or not is_closed(b):
+        return False
+    try:
+        return numbers.rounds_to(given, exact(b, budget))
+    except (NotRational, Undefined):
+        pass
+    try:
+        field = Numeric(budget)
+        value = evaluate(b, field)
+    except (NoValue, NotRational, Undefined):
+        return False
+    if isinstance(value, Matrix) or field.ctx.isinf(value) or value.imag != 0:
+        return False
+    if _agree(value, field.ctx.nint(value), field.digits, 30):
+        return False
+    return abs(field.number(given.value) - value) * 2 * field.number(10) ** given.decimals <= 1
+
+
+def proportional(f: Node, g: Node, budget: limits.Budget, sign: int = 0) -> bool:
+    """Whether f = c g for one constant c other than 0, of the sign that `sign` asks for (0: any)."""
+    try:
+        pairs = _modular_pairs(f, g, budget)
+        if pairs is None:
+            pairs = _numeric_pairs(f, g, budget)
+        if not pairs:
+            return False
+        return not sign or _sign_of_ratio(f, g, budget) == sign
+    except (NoValue, Undefined, NotRational):
+        return False
+
+
+def _modular_pairs(f: Node, g: Node, budget: limits.Budget) -> bool | None:
+    for p in PRIMES:
+        first = None
+        for salt in range(3):
+            try:
+                field = Modular(p, budget, salt)
+                x, y = evaluate(f, field), evaluate(g, field)
+            except NotRational:
+                return None
+            if isinstance(x, Matrix) or isinstance(y, Matrix) or (x == 0) != (y == 0):
+                return False
+            if first is not None and (first[0] * y - first[1] * x) % p:
+                return False
+            first = first or (x, y)
+    return True
+
+
+def _numeric_pairs(f: Node, g: Node, budget: limits.Budget) -> bool:
+    ratios = []
+    known = frozenset(names(f)) | frozenset(names(g))
+    for which, negative in [*((which, frozenset()) for which in POINTS), (1, known)]:
+        field = Numeric(budget, which, negative=negative)
+        try:
+            x, y = evaluate(f, field), evaluate(g, field)
+        except Undefined:
+            continue
+        if negative and field.branched:
+            continue
+        if isinstance(x, Matrix) or isinstance(y, Matrix) or field.ctx.isinf(x) or field.ctx.isinf(y):
+            return False
+        if field.is_zero(x) or field.is_zero(y):
+            if field.is_zero(x) != field.is_zero(y):
+                return False
+            continue
+        ratios.append(x / y)
+    return len(ratios) > 1 and all(_agree(ratio, ratios[0], 50, 30) for ratio in ratios)
+
+
+def _sign_of_ratio(f: Node, g: Node, budget: limits.Budget) -> int:
+    for which in POINTS:
+        field = Numeric(budget, which)
+        x, y = evaluate(f, field), evaluate(g, field)
+        if not field.is_zero(x) and not field.is_zero(y) and _is_real(x) and _is_real(y):
+            return 1 if (x > 0) == (y > 0) else -1
+    return 0
+
+
+def unordered(a: list, b: list, same) -> bool:
+    """Whether every member of each has its like in the other."""
+    return _covers(a, b, same) and _covers(b, a, same)
+
+
+def _covers(a: Iterable, b: list, same) -> bool:
+    return all(any(same(x, y) for y in b) for x in a)
+
+
+def matching(a: list, b: list, same) -> bool:
+    """Whether the members of two lists are the same one by one, in some order."""
+    if len(a) != len(b):
+        return False
+    left = list(b)
+    for x in a:
+        at = next((i for i, y in enumerate(left) if same(x, y)), None)
+        if at is None:
+            return False
+        del left[at]
+    return True
