@@ -1,0 +1,106 @@
+"""The scaling law of SFT, err = exp(c) * D^-b, and the efficiency multiples that are read from it."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from synthrl_jax.analysis.evaluate import resampled_means
+
+
+class PowerLaw(NamedTuple):
+    """log err = c - b log D."""
+
+    c: float
+    b: float
+
+    def error(self, size):
+        """The law's error at `size` problems [...]."""
+        return np.exp(self.c - self.b * np.log(size))
+
+
+def fit(sizes, errors) -> PowerLaw:
+    """Least squares of log err = c - b log D. sizes [n] numbers of problems, errors [n] in (0, 1]; repeats may occur.
+
+    ValueError for fewer than two distinct sizes, or an error outside (0, 1]: the logarithm of 0 is no point of a line.
+    """
+    sizes, errors = np.asarray(sizes, float), np.asarray(errors, float)
+    if sizes.shape != errors.shape or sizes.ndim != 1:
+        raise ValueError(f"one error for each size, got shapes {sizes.shape} and {errors.shape}")
+    if not (sizes > 0).all() or len(np.unique(sizes)) < 2:
+        raise ValueError(f"a law needs at least two distinct sizes above 0, got {sizes.tolist()}")
+    if not ((errors > 0) & (errors <= 1)).all():
+        raise ValueError(f"errors must be above 0 and at most 1, got {errors.tolist()}")
+    c, b = _fit(np.log(sizes), np.log(errors))
+    return PowerLaw(float(c), float(b))
+
+
+def efficiency_multiple(law: PowerLaw, size, error) -> float:
+    """The k for which SFT on k * size problems has `error` by the law.
+
+    Infinite where the law does not fall (b <= 0), and for error 0. ValueError for an error outside [0, 1], size <= 0.
+    """
+    if not 0 <= error <= 1:
+        raise ValueError(f"error must lie between 0 and 1, not {error}")
+    if not size > 0:
+        raise ValueError(f"size must be above 0, not {size}")
+    return float(_multiple(law.c, law.b, size, np.asarray(float(error))))
+
+
+def efficiency_multiple_interval(
+    sft_correct: Mapping[int, np.ndarray],
+    size: int,
+    method_correct: np.ndarray,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval (lo, hi) of the multiple of a method at `size` problems; ends may be infinite.
+
+    sft_correct: at each SFT size, which test problems were solved, [seeds, problems] (or [problems]) in 0..1;
+    method_correct the same for the method. A resample draws test problems, the same for all cells, and seeds, the same
+    for cells of equally many seeds, and fits the law anew; one with b <= 0 counts as infinite. An SFT error of 0 in a
+    resample is taken as half a wrong answer. ValueError for fewer than two sizes, other numbers of problems, or an SFT
+    cell without any error.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, not {level}")
+    sizes = sorted(sft_correct)
+    cells = [np.atleast_2d(np.asarray(sft_correct[s], float)) for s in sizes]
+    cells.append(np.atleast_2d(np.asarray(method_correct, float)))
+    if len({cell.shape[1] for cell in cells}) > 1:
+        raise ValueError(f"cells differ in their test problems: {[cell.shape for cell in cells]}")
+    if not all(((cell >= 0) & (cell <= 1)).all() for cell in cells):
+        raise ValueError("correct must be numbers from 0 to 1")
+    fit(sizes, [1 - cell.mean() for cell in cells[:-1]])
+    least = np.array([0.5 / cell.size for cell in cells[:-1]])[:, None]
+    multiples = []
+    for means in resampled_means(cells, resamples, np.random.default_rng(seed)):
+        errors = np.clip(1 - means, 0, 1)
+        c, b = _fit(np.log(np.array(sizes, float)), np.log(np.maximum(errors[:-1], least)))
+        multiples.append(_multiple(c, b, size, errors[-1]))
+    # No interpolation: between a finite and an infinite multiple there is nothing.
+    multiples = np.sort(np.concatenate(multiples))
+    lo = multiples[int(np.floor((1 - level) / 2 * (len(multiples) - 1)))]
+    hi = multiples[int(np.ceil((1 + level) / 2 * (len(multiples) - 1)))]
+    return float(lo), float(hi)
+
+
+def format_multiple(multiple: float, size: float, largest: float) -> str:
+    """The multiple as text, ">= 16" where it lies beyond the largest SFT size (16 * size): it is never extrapolated."""
+    beyond = multiple * size > largest * (1 + 1e-9)
+    return f">= {largest / size:.3g}" if beyond else f"{multiple:.3g}"
+
+
+def _fit(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """c, b [...] of y = c - b x by least squares; x [n], y [n, ...]."""
+    spread = x - x.mean()
+    b = -np.tensordot(spread, y, axes=1) / (spread**2).sum()
+    return y.mean(axis=0) + b * x.mean(), b
+
+
+def _multiple(c, b, size, error: np.ndarray) -> np.ndarray:
+    falls = (np.asarray(b) > 0) & (error > 0)
+    with np.errstate(over="ignore", divide="ignore"):
+        logarithm = np.where(falls, c - np.log(error), np.inf) / np.where(falls, b, 1) - np.log(size)
+        return np.exp(logarithm)
