@@ -1,0 +1,53 @@
+"""Every field that an experiment can set, with the defaults; each other config imports this one and changes a few lines."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    c = ConfigDict()
+    c.name = "base"
+
+    # The model that everything starts from: a directory, a shipped name, or None for a new decoder of the shape below.
+    c.base = ConfigDict(
+        {
+            "pretrained": "arithmetic_base",
+            "decoder": {"width": 128, "layers": 4, "heads": 4, "tied": True, "scan": False},
+            "pieces": 512,
+        }
+    )
+    # Problems: the source and its own settings; sizes (numbers of training problems) and seeds span the grid.
+    c.problems = ConfigDict({"source": "arithmetic", "settings": {"style": 0.25}})
+    c.problems.path = ""  # for sources that read files
+    c.sizes = (1000,)
+    c.seeds = (0,)
+    c.validation_problems = 512
+    c.test_problems = 1024
+    c.prompt = "{question}\n"
+    c.delimiters = ("\n",)
+    c.grading = "gsm8k_hash"
+    c.mesh = ConfigDict({"data": 1, "fsdp": 1, "tensor": 1})
+
+    # Sampling from pi_sft: n responses a problem.
+    c.sample = ConfigDict({"n": 16, "temperature": 1.0, "max_tokens": 112, "shard_roots": 250})
+    c.sample.sampler, c.sample.rows = "grouped", 128
+    # RFT's selection of positives.
+    c.positives = ConfigDict({"cap": 4, "min_distance": 0.1})
+    # Monte Carlo values: how many wrong and right responses of a problem, rollouts a step; K of the best-of-K policy.
+    c.monte_carlo = ConfigDict({"negatives": 4, "positives": 1, "rollouts": 8, "shard_roots": 100})
+    c.credit = ConfigDict(
+        {"k": 5, "pit_rule": "first_pit", "rejected": "step", "limit": 1, "per_problem": 4, "threshold": 0.0}
+    )
+
+    optimizer = {"learning_rate": 1e-3, "schedule": "cosine", "warmup": 0.1, "final": 0.05, "weight_decay": 0.01}
+    optimizer |= {"clip": 1.0, "b1": 0.9, "b2": 0.98}
+    # updates 0: as many as `epochs` gives; micro 0: the whole batch at once; patience 0: never stop early.
+    c.train = ConfigDict({"batch": 16, "micro": 0, "epochs": 1.0, "updates": 0, "looks": 4, "patience": 0})
+    c.train.optimizer = ConfigDict(optimizer)
+    c.train.loss_args = ConfigDict(convert_dict=False)
+    # What differs from `train` for SFT and for each method that is run; the keys are the names in the table.
+    c.sft = ConfigDict({"epochs": 8.0, "looks": 8})
+    c.methods = ConfigDict()
+
+    # Looks at validation are greedy; evaluation adds n samples a problem for pass@k.
+    c.evaluate = ConfigDict({"n": 10, "k": 5, "temperature": 1.0})
+    return c

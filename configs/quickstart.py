@@ -1,0 +1,35 @@
+"""The whole method on the embedded task, small: one seed, one teacher style, a budget for two CPU cores.
+
+Claims C2, C5, C6 and C8 at a single size and seed: a look at every part of the machine, not a measurement of the claims.
+Problems of 3 and 4 steps: on the task's own 4 to 6 the shipped base model is too weak for the claims to show (SFT on 1,000
+problems stays below 10 %).
+Command: make quickstart, or
+    python -m experiments.run --config=configs/quickstart.py --workdir=runs/quickstart --workers=2
+"""
+
+from configs import base
+
+
+def get_config():
+    c = base.get_config()
+    c.name = "quickstart"
+    c.problems.settings = {"style": 0.1, "difficulty": {"steps": (3, 4)}}
+    c.sizes = (1000,)
+    c.validation_problems = 512
+    c.test_problems = 1024
+    c.sample.n = 16
+    c.monte_carlo.negatives = 3
+    pairs = {"batch": 16, "updates": 150, "looks": 3, "optimizer": {"learning_rate": 2e-4}}
+    dpo = pairs | {"loss_args": {"beta": 0.3, "nll": 0.2}}
+    rows = {"batch": 16, "updates": 150, "looks": 3, "optimizer": {"learning_rate": 2e-4}}
+    c.methods = {
+        "sft_continued": rows,
+        "rft": {"epochs": 4.0, "looks": 6},
+        "dpo_outcome": dpo,
+        "dpo_edit_distance": dpo,
+        "dpo_per_step": dpo,
+        "dpo_per_step_solution": dpo,
+        "advantage_weighted": rows | {"loss_args": {"beta": 0.3, "max_weight": 20.0}},
+        "advantage_filtered": rows,
+    }
+    return c

@@ -1,0 +1,269 @@
+"""Tokens a second of our two samplers and, where installed, of transformers' generate and tunix's sampler.
+
+    python -m experiments.bench.rollouts [--samplers=static,grouped,transformers,tunix] [--workloads=plain,groups,values,greedy]
+        [--sizes=small] [--repeats=3] [--tunix-python=.bench-tunix/bin/python] [--json FILE]
+
+All sample the same work from the same random Llama weights, with lengths forced (rollout_work.py). Peers run in processes
+of their own: transformers from this interpreter, tunix from the environment that experiments/bench/peers.sh makes. Times
+are medians over the repeats after a first pass that compiles.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.bench import rollout_work
+from experiments.bench.rollout_work import SIZES, WORKLOADS, Workload
+from synthrl_jax.policy import decoder, hf_weights
+from synthrl_jax.policy.checkpoint import Policy
+from synthrl_jax.rollouts import Settings, grouped_sampler, static_sampler
+
+SAMPLERS = ("static", "grouped", "transformers", "tunix")
+# rows decoded at once; of 64, 128 and 256 what suited each sampler best
+BATCH = {"static": 128, "grouped": 128, "transformers": 64, "tunix": 64}
+HERE = Path(__file__).parent
+MISSING = {"transformers": "pip install -e '.[bench]'", "tunix": "bash experiments/bench/peers.sh"}
+
+
+def machine() -> dict:
+    """Float32 matrix product rate and donated copy bandwidth of this machine, measured now."""
+    n = 2048 if jax.default_backend() == "cpu" else 8192
+    dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    a = jnp.ones((n, n), dtype)
+    big = jnp.ones(2**25 if jax.default_backend() == "cpu" else 2**30, jnp.float32)
+    product = jax.jit(lambda a: a @ a)
+    add = jax.jit(lambda x: x + 1, donate_argnums=0)
+    jax.block_until_ready(product(a))
+    big = jax.block_until_ready(add(big))
+    rates, bandwidths = [], []
+    for _ in range(5):
+        start = time.perf_counter()
+        jax.block_until_ready(product(a))
+        rates.append(2 * n**3 / (time.perf_counter() - start))
+        start = time.perf_counter()
+        big = jax.block_until_ready(add(big))
+        bandwidths.append(2 * big.nbytes / (time.perf_counter() - start))
+    return {"gemm_flops": statistics.median(rates), "copy_bytes_per_second": statistics.median(bandwidths)}
+
+
+def bound_seconds(config: decoder.DecoderConfig, work: Workload, batch: int, rates: dict) -> float:
+    """Least seconds of the shared-prefix layout: every matrix product at the rate of large ones, every root prefilled once,
+    a prefix read once a step for all rows that share it, a suffix only as far as it is written."""
+    weights = hf_weights.count_parameters(config) - config.vocab_size * config.width
+    size = jnp.dtype(config.dtype).itemsize
+    row_bytes = 2 * config.layers * config.kv_heads * config.head_dim * size
+    attention = 4 * config.layers * config.heads * config.head_dim
+    flops = bytes_ = 0.0
+    for root in work.roots:
+        lengths = np.concatenate([fork.lengths for fork in root.forks])
+        prefixes = np.repeat([fork.position for fork in root.forks], [len(fork.lengths) for fork in root.forks])
+        longest = max(fork.position for fork in root.forks)
+        flops += 2 * weights * (longest + lengths.sum()) + attention * (lengths * (prefixes + lengths / 2)).sum()
+        flops += attention * longest**2 / 2
+        sharing = min(len(lengths), batch)
+        bytes_ += row_bytes * ((lengths**2 / 2).sum() + longest * lengths.sum() / sharing)
+    bytes_ += work.tokens() / batch * weights * size
+    compute, memory = flops / rates["gemm_flops"], bytes_ / rates["copy_bytes_per_second"]
+    # on CPU the same cores multiply and move; an accelerator does both at once
+    return compute + memory if jax.default_backend() == "cpu" else max(compute, memory)
+
+
+def timed(call: Callable[[], object]) -> tuple[float, object]:
+    """(seconds, result)"""
+    start = time.perf_counter()
+    result = call()
+    return time.perf_counter() - start, result
+
+
+def bench_static(policy: Policy, work: Workload, batch: int, repeats: int) -> dict:
+    """The static sampler; its prefill is timed by a pass of one token a row."""
+    settings = Settings(max_tokens=work.max_tokens, temperature=work.temperature, stop_ids=(), rows=batch)
+
+    def generate(roots):
+        return sum(len(c.tokens) for c in static_sampler.sample(policy, roots, settings, 0))
+
+    first, tokens = timed(lambda: generate(work.roots))
+    assert tokens == work.tokens(), (tokens, work.tokens())
+    seconds = statistics.median(timed(lambda: generate(work.roots))[0] for _ in range(repeats))
+    prefill = statistics.median(timed(lambda: generate(work.one_token().roots))[0] for _ in range(repeats))
+    forks = [fork.position for root in work.roots for fork in root.forks]
+    return {
+        "seconds": seconds,
+        "compile_seconds": first - seconds,
+        "prefill_seconds": prefill,
+        "prefill_tokens": sum(forks),
+        "decode_seconds": seconds - prefill,
+    }
+
+
+def bench_grouped(policy: Policy, work: Workload, batch: int, repeats: int) -> dict:
+    """The grouped sampler, with what it says of itself."""
+    settings = Settings(max_tokens=work.max_tokens, temperature=work.temperature, stop_ids=(), rows=batch)
+
+    def generate():
+        stats = grouped_sampler.Stats()
+        for _ in grouped_sampler.run(policy, work.roots, settings, 0, stats, time_prefill=True):
+            pass
+        return stats
+
+    first, stats = timed(generate)
+    assert stats.tokens == work.tokens(), (stats.tokens, work.tokens())
+    runs = sorted((timed(generate) for _ in range(repeats)), key=lambda run: run[0])
+    seconds, stats = runs[len(runs) // 2]
+    return {
+        "seconds": seconds,
+        "compile_seconds": first - seconds,
+        "prefill_seconds": stats.prefill_seconds,
+        "prefill_tokens": stats.prefill_tokens,
+        "decode_seconds": seconds - stats.prefill_seconds - stats.host_seconds,
+        "host_share": stats.host_seconds / seconds,
+        "idle_row_steps": stats.idle_row_steps / stats.row_steps,
+        "near_ties": stats.near_ties,
+        "kv_bytes": stats.kv_bytes,
+        "unshared_kv_bytes": stats.unshared_kv_bytes,
+        "groups": stats.shape.groups,
+        "rows_per_group": stats.shape.rows,
+    }
+
+
+def bench_peer(name: str, python: str, policy: Policy, work: Workload, batch: int, repeats: int) -> dict | None:
+    """A peer in a process of its own; None where it is not installed."""
+    requests = work.requests()
+    with tempfile.TemporaryDirectory() as directory:
+        hf_weights.save(directory, policy.config, policy.params)
+        job = {
+            "model": directory,
+            "prefixes": [prefix for prefix, _ in requests],
+            "lengths": [length for _, length in requests],
+            "batch": batch,
+            "max_tokens": work.max_tokens,
+            "temperature": work.temperature,
+            "repeats": repeats,
+            "rope_theta": policy.config.rope_theta,
+        }
+        script = HERE / f"{name}_peer.py"
+        run = subprocess.run([python, str(script)], input=json.dumps(job), stdout=subprocess.PIPE, text=True)
+    if run.returncode == 3:
+        return None
+    run.check_returncode()
+    got = json.loads(run.stdout.strip().splitlines()[-1])
+    seconds = statistics.median(got["seconds"])
+    return {
+        "seconds": seconds,
+        "compile_seconds": max(0.0, got["first_seconds"] - seconds),
+        "prefill_seconds": got["prefill_seconds"],
+        "prefill_tokens": sum(len(prefix) for prefix, _ in requests),
+        "decode_seconds": seconds - got["prefill_seconds"],
+        "versions": got["versions"],
+    }
+
+
+def measure(sampler: str, size: str, workload: str, repeats: int, pythons: dict, rates: dict, rows: int) -> dict | None:
+    """One row of the table, or None for a peer that is not installed."""
+    config = SIZES[size]
+    policy = Policy(config, jax.jit(decoder.init, static_argnums=0)(config, jax.random.key(0)))
+    work = rollout_work.workload(workload, size)
+    batch = rows or BATCH[sampler]
+    if sampler in pythons:
+        if not Path(pythons[sampler]).exists():
+            return None
+        got = bench_peer(sampler, pythons[sampler], policy, work, batch, repeats)
+    else:
+        got = {"static": bench_static, "grouped": bench_grouped}[sampler](policy, work, batch, repeats)
+    if got is None:
+        return None
+    row = {"sampler": sampler, "workload": workload, "size": size, "batch": batch, "tokens": work.tokens()}
+    row["tokens_per_second"] = work.tokens() / got["seconds"]
+    row["decode_tokens_per_second"] = work.tokens() / max(got.pop("decode_seconds"), 1e-9)
+    row["prefill_tokens_per_second"] = got.pop("prefill_tokens") / got["prefill_seconds"]
+    row["of_bound"] = bound_seconds(config, work, BATCH["grouped"], rates) / got["seconds"]
+    return row | got
+
+
+def environment(repeats: int, rates: dict) -> dict:
+    """What every row carries: where and when it was measured."""
+    device = jax.devices()[0]
+    return rates | {
+        "lengths": rollout_work.LENGTHS,
+        "repeats": repeats,
+        "device": device.device_kind,
+        "cores": os.cpu_count(),
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+SHOWN = ("tokens_per_second", "decode_tokens_per_second", "prefill_tokens_per_second", "compile_seconds", "host_share")
+SHOWN += ("idle_row_steps", "kv_bytes", "of_bound", "near_ties", "ratio_to_grouped")
+
+
+def show(row: dict) -> str:
+    """A row of the table."""
+    cells = (f"{row[name]:.4g}" if name in row else "-" for name in SHOWN)
+    return f"{row['size']:8} {row['workload']:8} {row['sampler']:13}" + " ".join(f"{cell:>12}" for cell in cells)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def words(known):
+        def parse(text):
+            chosen = text.split(",")
+            if unknown := set(chosen) - set(known):
+                raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: known are {', '.join(known)}")
+            return chosen
+
+        return parse
+
+    parser.add_argument("--samplers", type=words(SAMPLERS), default=list(SAMPLERS))
+    parser.add_argument("--workloads", type=words(WORKLOADS), default=list(WORKLOADS))
+    parser.add_argument("--sizes", type=words(SIZES), default=["small"])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=0, help="rows decoded at once, for all samplers")
+    parser.add_argument("--tunix-python", default=".bench-tunix/bin/python")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args(argv)
+    # compile times are measured
+    jax.config.update("jax_enable_compilation_cache", False)
+    pythons = {"transformers": sys.executable, "tunix": options.tunix_python}
+    rates = machine()
+    print(
+        f"matrix product {rates['gemm_flops'] / 1e9:.0f} GFLOP/s, copies {rates['copy_bytes_per_second'] / 1e9:.0f} GB/s"
+    )
+    print(f"{'size':8} {'workload':8} {'sampler':13}" + " ".join(f"{name[:12]:>12}" for name in SHOWN))
+    rows = []
+    for size in options.sizes:
+        for workload in options.workloads:
+            found = []
+            for sampler in options.samplers:
+                row = measure(sampler, size, workload, options.repeats, pythons, rates, options.rows)
+                if row is None:
+                    print(f"{size:8} {workload:8} {sampler:13} not installed: {MISSING[sampler]}")
+                    continue
+                found.append(row | environment(options.repeats, rates))
+            ours = [row["tokens_per_second"] for row in found if row["sampler"] == "grouped"]
+            for row in found:
+                row |= {"ratio_to_grouped": ours[0] / row["tokens_per_second"]} if ours else {}
+                print(show(row), flush=True)
+            rows += found
+            if options.json:
+                options.json.parent.mkdir(parents=True, exist_ok=True)
+                options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    return rows
+
+
+if __name__ == "__main__":
+    main()

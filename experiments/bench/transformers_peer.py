@@ -1,0 +1,63 @@
+"""transformers' generate on a rollout bench's requests: reads a JSON job from standard input, writes JSON to standard output.
+
+The job: model (a directory), prefixes, lengths (forced), batch, max_tokens, temperature, repeats. Exit 3: not installed.
+"""
+
+import json
+import sys
+import time
+
+
+def main():
+    try:
+        import torch
+        import transformers
+    except ImportError:
+        sys.exit(3)
+    job = json.load(sys.stdin)
+    transformers.logging.set_verbosity_error()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    model = transformers.AutoModelForCausalLM.from_pretrained(job["model"], dtype=dtype).to(device).eval()
+    model.generation_config.eos_token_id = None
+
+    class Forced(transformers.StoppingCriteria):
+        def __init__(self, prompt, lengths):
+            self.ends = torch.tensor(lengths, device=device) + prompt
+
+        def __call__(self, input_ids, scores, **kwargs):
+            return input_ids.shape[1] >= self.ends
+
+    def generate(limit):
+        for start in range(0, len(job["prefixes"]), job["batch"]):
+            prefixes = job["prefixes"][start : start + job["batch"]]
+            lengths = [min(length, limit) for length in job["lengths"][start : start + job["batch"]]]
+            longest = max(map(len, prefixes))
+            ids = torch.tensor([[0] * (longest - len(p)) + p for p in prefixes], device=device)
+            mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prefixes], device=device)
+            sampling = {"do_sample": True, "temperature": job["temperature"], "top_k": 0, "top_p": 1.0}
+            with torch.inference_mode():
+                model.generate(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    max_new_tokens=job["max_tokens"],
+                    pad_token_id=0,
+                    stopping_criteria=transformers.StoppingCriteriaList([Forced(longest, lengths)]),
+                    **(sampling if job["temperature"] else {"do_sample": False}),
+                )
+
+    def timed(limit):
+        start = time.perf_counter()
+        generate(limit)
+        return time.perf_counter() - start
+
+    prefill = timed(1)
+    seconds = [timed(10**9) for _ in range(job["repeats"])]
+    versions = f"transformers {transformers.__version__}, torch {torch.__version__}, {device}"
+    json.dump(
+        {"seconds": seconds, "prefill_seconds": prefill, "first_seconds": seconds[0], "versions": versions}, sys.stdout
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Cells: the result of a stage, kept under a key of everything that decides it, made at most once."""
+
+import dataclasses
+import datetime
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+# Not part of a result: how it came to be, and what only an unfinished cell needs.
+ASIDE = ("tensorboard", "checkpoints", MANIFEST)
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """A cell to be made: a stage with its settings, its seed, and the nodes whose results it reads, by role."""
+
+    label: str
+    stage: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A finished cell: its directory, key and the fingerprint of its contents."""
+
+    label: str
+    path: Path
+    key: str
+    fingerprint: str
+    fresh: bool = False
+
+
+def key_of(node: Node, version: int, inputs: Mapping[str, Cell]) -> tuple[str, dict]:
+    """The cell's key and the identity that it digests."""
+    identity = {
+        "stage": node.stage,
+        "version": version,
+        "seed": node.seed,
+        "settings": json.loads(json.dumps(node.settings)),
+        "inputs": {role: cell.fingerprint for role, cell in inputs.items()},
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12], identity
+
+
+def fingerprint(directory: Path) -> str:
+    """A digest of the contents of a cell: names and bytes of its files, what lies aside left out."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in directory.rglob("*") if p.is_file()):
+        name = path.relative_to(directory)
+        if name.parts[0] not in ASIDE and not path.name.startswith("."):  # a dot: half a file that a kill left behind
+            digest.update(f"{name.as_posix()}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+class CellStore:
+    """The cells of one work directory."""
+
+    def __init__(self, workdir):
+        self.root = Path(workdir) / "cells"
+        self.root.mkdir(parents=True, exist_ok=True)
+
+    def path(self, node: Node, key: str) -> Path:
+        return self.root / f"{slug(node.label)}-{key}"
+
+    def find(self, node: Node, key: str) -> Cell | None:
+        """The finished cell of a node, or None."""
+        path = self.path(node, key)
+        if not (path / MANIFEST).exists():
+            return None
+        manifest = json.loads((path / MANIFEST).read_text())
+        return Cell(node.label, path, key, manifest["fingerprint"])
+
+    def begin(self, node: Node, key: str) -> Path:
+        """The directory in which the cell is made; what an interrupted run left there is there still."""
+        partial = self.path(node, key).with_suffix(".partial")
+        partial.mkdir(exist_ok=True)
+        return partial
+
+    def finish(self, node: Node, key: str, identity: dict, seconds: float) -> Cell:
+        """Write the manifest and move the cell to its place."""
+        partial, path = self.path(node, key).with_suffix(".partial"), self.path(node, key)
+        shutil.rmtree(partial / "checkpoints", ignore_errors=True)
+        for hidden in [p for p in partial.rglob(".*") if p.is_file()]:
+            hidden.unlink()
+        mark = fingerprint(partial)
+        manifest = {"label": node.label, "key": key, **identity, "fingerprint": mark, "commit": _commit()}
+        manifest |= {
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "seconds": round(seconds, 1),
+        }
+        write_atomic(partial / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        partial.rename(path)
+        return Cell(node.label, path, key, mark, fresh=True)
+
+    def what_changed(self, node: Node, identity: dict) -> str:
+        """Why there is no cell yet, where another one of this label exists: the fields that differ from the latest one."""
+        others = [
+            p for p in self.root.glob(f"{slug(node.label)}-*/{MANIFEST}") if p.parent.name[:-13] == slug(node.label)
+        ]
+        if not others:
+            return ""
+        latest = json.loads(max(others, key=lambda p: p.stat().st_mtime).read_text())
+        return "; ".join(differences({k: latest[k] for k in identity}, identity))
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """The leaves at which two JSON values differ, as `path old -> new`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            line
+            for name in sorted(set(old) | set(new))
+            for line in differences(old.get(name), new.get(name), f"{path}.{name}".lstrip("."))
+        ]
+    return [] if old == new else [f"{path} {old!r} -> {new!r}"]
+
+
+def make(store: CellStore, node: Node, version: int, inputs: Mapping[str, Cell], function) -> Cell:
+    """The node's cell, made by `function(settings, inputs, out, seed, label)` if it does not exist yet."""
+    key, identity = key_of(node, version, inputs)
+    if (found := store.find(node, key)) is not None:
+        return found
+    if changed := store.what_changed(node, identity):
+        print(f"{node.label}: a new cell, for {changed}", flush=True)
+    out, began = store.begin(node, key), time.monotonic()
+    with (out / ".lock").open("w") as held:
+        # A worker that outlived a killed run may still be writing here for a moment.
+        fcntl.flock(held, fcntl.LOCK_EX)
+        function(dict(node.settings), {role: cell.path for role, cell in inputs.items()}, out, node.seed, node.label)
+        return store.finish(node, key, identity, time.monotonic() - began)
+
+
+class Lock:
+    """One run at a time in a work directory; BlockingIOError names the other one."""
+
+    def __init__(self, workdir):
+        Path(workdir).mkdir(parents=True, exist_ok=True)
+        self._file = (Path(workdir) / "run.lock").open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BlockingIOError(
+                f"{workdir}: another run works there; wait for it or give another --workdir"
+            ) from None
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write beside the place and rename, so that nobody sees half a file."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside.write_text(text)
+    beside.replace(path)
+
+
+def slug(label: str) -> str:
+    return "".join(c if c.isalnum() or c in "._" else "-" for c in label).strip("-")
+
+
+def _commit() -> str:
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,27 @@
+"""The stages: functions (settings, inputs, out, seed, label) that read earlier cells and write one of their own.
+
+The integer is a stage's version: raise it when the stage's result changes, and its cells are made anew.
+"""
+
+import importlib
+from collections.abc import Callable
+
+STAGES: dict[str, tuple[str, int]] = {
+    "data": ("experiments.stages.data:problems", 1),
+    "base": ("experiments.stages.base:base", 1),
+    "sft": ("experiments.stages.train:sft", 1),
+    "sample": ("experiments.stages.sampling:sample", 1),
+    "grade": ("experiments.stages.sampling:grade", 1),
+    "positives": ("experiments.stages.credit:positives", 1),
+    "values": ("experiments.stages.values:values", 1),
+    "credit": ("experiments.stages.credit:credit", 1),
+    "train": ("experiments.stages.train:method", 1),
+    "evaluate": ("experiments.stages.evaluate:evaluate", 1),
+}
+
+
+def find_stage(name: str) -> tuple[Callable, int]:
+    """A stage's function and version; imported only here, so that planning a run costs no jax."""
+    place, version = STAGES[name]
+    module, _, function = place.partition(":")
+    return getattr(importlib.import_module(module), function), version

@@ -1,0 +1,43 @@
+"""Stage `base`: the policy that everything starts from, a pre-trained one or a new one of a given shape."""
+
+import json
+from pathlib import Path
+
+import jax
+
+from experiments.artifacts import read_problems
+from experiments.cells import write_atomic
+from synthrl_jax import policy as policies
+from synthrl_jax.policy import decoder, hf_weights
+from synthrl_jax.policy.tokenizer import train_sentencepiece
+
+
+def base(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> None:
+    """`settings.pretrained` is a path or a shipped name (kept as a pointer with its checksum), or None: then a decoder of
+    `settings.decoder` is initialised and a SentencePiece model of `settings.pieces` trained on the training text."""
+    if settings["pretrained"]:
+        found = policies.load_pretrained(settings["pretrained"])
+        if found.tokenizer is None:
+            raise ValueError(f"{settings['pretrained']} holds no tokenizer.model or tokenizer.json")
+        pointer = {"pretrained": settings["pretrained"], "checksum": policies.checksum(found.params)}
+        write_atomic(out / "pointer.json", json.dumps(pointer) + "\n")
+        return
+    texts = [text for problem in read_problems(inputs["data"]) for text in (problem.question, problem.solution)]
+    tokenizer = train_sentencepiece(texts, settings["pieces"])
+    config = decoder.DecoderConfig(vocab_size=tokenizer.vocab_size, **settings["decoder"])
+    params = decoder.init(config, jax.random.key(seed))
+    save_policy(out, config, params, tokenizer)
+
+
+def save_policy(cell: Path, config: decoder.DecoderConfig, params: decoder.Params, tokenizer) -> None:
+    """Write a policy into a cell, in Hugging Face form."""
+    hf_weights.save(cell / "policy", config, params)
+    tokenizer.save(str(cell / "policy"))
+
+
+def load_policy(cell: Path):
+    """The policy of a cell: its own, or the one that it points to."""
+    pointer = cell / "pointer.json"
+    if pointer.exists():
+        return policies.load_pretrained(json.loads(pointer.read_text())["pretrained"])
+    return policies.load_pretrained(str(cell / "policy"))

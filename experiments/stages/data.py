@@ -1,0 +1,16 @@
+"""Stage `data`: the problems of one split."""
+
+from pathlib import Path
+
+from experiments.artifacts import write_jsonl
+from synthrl_jax.problems.problem import load
+
+
+def problems(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> None:
+    """`settings`: source, split and what the source takes; writes problems.jsonl."""
+    arguments = dict(settings)
+    rows = load(arguments.pop("source"), arguments.pop("split"), seed=seed, **arguments)
+    wanted = settings.get("count")
+    if not rows or (wanted and len(rows) < wanted):
+        raise ValueError(f"{label}: the source {settings['source']} has {len(rows)} problems, {wanted} were asked for")
+    write_jsonl(out / "problems.jsonl", (problem.to_json() for problem in rows))

@@ -1,0 +1,93 @@
+"""Stages `sft` and `train`: rows, the training loop, and the best parameters by validation."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+from experiments import methods
+from experiments.artifacts import Artifacts, read_problems, write_jsonl
+from experiments.stages.base import load_policy, save_policy
+from experiments.stages.evaluate import greedy_accuracy
+from experiments.stages.prompts import teacher_row
+from synthrl_jax import policy as policies
+from synthrl_jax.credit.example import Example
+from synthrl_jax.learning.batches import Batches
+from synthrl_jax.learning.optimizer import OptimizerSettings
+from synthrl_jax.learning.trainer import TrainSettings, train
+from synthrl_jax.policy import scoring, sharding
+
+
+def sft(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> None:
+    """pi_sft: the base model fine-tuned on the teacher's solutions, at its best validation point."""
+    base = load_policy(inputs["base"])
+    rows = [teacher_row(p, base.tokenizer, settings["prompt"]) for p in read_problems(inputs["data"])]
+    _fit(settings, base, rows, "sft", inputs["validation"], out, seed, label)
+
+
+def method(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> None:
+    """One method from pi_sft or the base model, on the rows that it makes of the earlier cells."""
+    entry, options = methods.find(settings["name"], settings)
+    start = load_policy(inputs[entry.start])
+    row = functools.partial(teacher_row, tokenizer=start.tokenizer, template=settings["prompt"])
+    artifacts = Artifacts(inputs, seed, row)
+    rows = methods.resolve(entry.examples, {})(artifacts, **options)
+    if not rows:
+        # Nothing to learn from is a result too: the policy stays what it was, and the report says so.
+        print(f"{label}: no rows to learn from (too few right or wrong samples); the policy stays as it is", flush=True)
+        save_policy(out, start.config, start.params, start.tokenizer)
+        write_jsonl(out / "looks.jsonl", [])
+        write_jsonl(out / "summary.jsonl", [{"rows": 0, "updates": 0, "best_update": 0, "tokens": 0}])
+        return
+    if entry.needs_reference:
+        # pi_sft is the reference; its log-probabilities are computed once and travel with the rows
+        reference = start if entry.start == "sft" else load_policy(inputs["sft"])
+        rows = with_reference(rows, reference)
+    _fit(settings, start, rows, entry.loss, inputs["validation"], out, seed, label)
+
+
+def with_reference(rows: list[Example], reference) -> list[Example]:
+    """The rows with the reference policy's log-probabilities."""
+    batches = Batches(
+        [dataclasses.replace(r, pair=None) for r in rows], batch=1, seed=0, pad_id=reference.tokenizer.pad_id
+    )
+    scores = scoring.score(reference.config, reference.params, batches.arrays["tokens"])
+    return [dataclasses.replace(row, ref_logprobs=score[: len(row.tokens)]) for row, score in zip(rows, scores)]
+
+
+def _fit(
+    settings: dict, start, rows: list[Example], loss: str, validation: Path, out: Path, seed: int, label: str
+) -> None:
+    tokenizer, t = start.tokenizer, settings["train"]
+    mesh = mesh_of(settings["mesh"])
+    batches = Batches(rows, batch=t["batch"], micro=t["micro"] or None, seed=seed, pad_id=tokenizer.pad_id)
+    updates = t["updates"] or batches.updates(t["epochs"])
+    train_settings = TrainSettings(
+        loss=loss,
+        loss_args=dict(t["loss_args"]),
+        updates=updates,
+        looks=min(t["looks"], updates),
+        patience=t["patience"],
+        optimizer=OptimizerSettings(**t["optimizer"]),
+    )
+    problems = read_problems(validation)
+    validate = functools.partial(greedy_accuracy, start, problems, settings["prompt"], settings["validation"])
+    result = train(
+        start.config, start.params, batches, train_settings, validate=validate, workdir=out, mesh=mesh, label=label
+    )
+    save_policy(out, start.config, result.params, tokenizer)
+    looks = [{"update": update, "validation_accuracy": round(score, 6)} for update, score in result.looks]
+    write_jsonl(out / "looks.jsonl", looks)
+    tokens = float(sum(len(row.tokens) for row in rows)) * updates * t["batch"] / batches.units
+    summary = {"rows": len(rows), "updates": updates, "best_update": result.best_update, "tokens": round(tokens)}
+    summary |= {
+        "validation_accuracy": max(score for _, score in result.looks),
+        "checksum": policies.checksum(result.params),
+    }
+    write_jsonl(out / "summary.jsonl", [summary])
+
+
+def mesh_of(sizes: dict):
+    """The mesh of the config, or None for a single device."""
+    if all(size == 1 for size in sizes.values()):
+        return None
+    return sharding.make_mesh(**sizes)

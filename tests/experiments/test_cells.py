@@ -1,0 +1,69 @@
+"""Cells: made once, keyed by what decides them, never half there."""
+
+import json
+
+import pytest
+
+from experiments import cells
+from experiments.cells import CellStore, Node, make
+
+
+def write(settings, inputs, out, seed, label):
+    text = inputs["before"].joinpath("text").read_text() if inputs else ""
+    (out / "text").write_text(f"{text}{settings['word']}{seed}")
+
+
+def explode(settings, inputs, out, seed, label):
+    (out / "text").write_text("half")
+    raise RuntimeError("killed")
+
+
+def forbidden(*args):
+    raise AssertionError("a finished cell was made again")
+
+
+def chain(store, word="a", seed=0, version=1, function=write):
+    first = make(store, Node("first", "stage", {"word": word}, seed=seed), version, {}, function)
+    return first, make(store, Node("second", "stage", {"word": "b"}, {"before": "first"}), 1, {"before": first}, write)
+
+
+def test_a_finished_cell_is_reused(tmp_path):
+    store = CellStore(tmp_path)
+    first, second = chain(store)
+    assert (second.path / "text").read_text() == "a0b0"
+    assert make(store, Node("first", "stage", {"word": "a"}), 1, {}, forbidden).key == first.key
+
+
+@pytest.mark.parametrize("change", [{"word": "c"}, {"seed": 1}, {"version": 2}])
+def test_what_decides_a_cell_makes_a_new_one_and_is_named(tmp_path, capsys, change):
+    store = CellStore(tmp_path)
+    first, second = chain(store)
+    again, later = chain(store, **change)
+    assert again.key != first.key
+    out = capsys.readouterr().out
+    assert "first: a new cell, for" in out and next(iter(change)) in out
+    # A later cell is keyed by the contents of its inputs: what changed nothing leaves it alone.
+    assert (later.key == second.key) == ("version" in change)
+
+
+def test_a_cell_that_was_not_finished_is_no_cell(tmp_path):
+    store = CellStore(tmp_path)
+    with pytest.raises(RuntimeError):
+        chain(store, function=explode)
+    first, _ = chain(store)
+    assert (first.path / "text").read_text() == "a0"
+    assert not list(store.root.glob("*.partial"))
+
+
+def test_the_fingerprint_is_of_contents_alone(tmp_path):
+    marks = []
+    for name in ("x", "y"):
+        cell, _ = chain(CellStore(tmp_path / name))
+        marks.append(cell.fingerprint)
+        assert json.loads((cell.path / cells.MANIFEST).read_text())["fingerprint"] == cell.fingerprint
+        (cell.path / "tensorboard").mkdir()
+        (cell.path / "tensorboard" / "events").write_text(name)
+        assert cells.fingerprint(cell.path) == cell.fingerprint
+    assert marks[0] == marks[1]
+    (cell.path / "text").write_text("a1")
+    assert cells.fingerprint(cell.path) != marks[0]

@@ -1,0 +1,148 @@
+"""The whole pipeline on a handful of problems: what each cell holds, and parts that come from outside."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import artifacts, run
+from experiments.cells import fingerprint
+from synthrl_jax.credit.example import load_examples
+from synthrl_jax.credit.values import best_of_k_value
+from synthrl_jax.policy import load_pretrained, scoring
+from synthrl_jax.problems.oracle import Oracle
+
+pytestmark = pytest.mark.slow
+
+CONFIG = """
+from configs import tiny
+
+def get_config():
+    c = tiny.get_config()
+    c.name = "own"
+    rows = c.methods.rft.to_dict()
+    c.methods = {
+        "dpo_per_step": c.methods.dpo_per_step,
+        "advantage_weighted": c.methods.advantage_weighted,
+        "hinge": {**rows, "method": "dpo_outcome", "loss": "own_parts:hinge", "loss_args": {"margin": 1.0}},
+        "last_drop": c.methods.dpo_per_step.to_dict() | {"method": "dpo_per_step", "credit": {"pit_rule": "own_parts:last_drop"}},
+        "short": {**rows, "examples": "own_parts:shortest_positives", "loss": "sft", "start": "base", "options": {"count": 5}},
+    }
+    return c
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("pipeline")
+    (directory / "own.py").write_text(CONFIG)
+    flags = [
+        f"--config={directory / 'own.py'}",
+        f"--workdir={directory / 'run'}",
+        "--json",
+        str(directory / "rows.json"),
+    ]
+    assert run.main(flags) == 0
+    cells = json.loads((directory / "run" / "run.json").read_text())["cells"]
+    return directory, {label: directory / "run" / place for label, place in cells.items()}
+
+
+def cell(finished, stage):
+    return finished[1][f"{stage} N=48 seed=0"]
+
+
+def test_the_table_has_a_row_for_the_base_the_sft_and_every_method(finished):
+    rows = json.loads((finished[0] / "rows.json").read_text())
+    assert {row["method"] for row in rows} >= {"base", "sft", "dpo_per_step", "hinge", "last_drop", "short"}
+    assert all(row["accuracy_lo"] <= row["accuracy"] <= row["accuracy_hi"] for row in rows)
+
+
+def test_the_same_run_again_makes_nothing_anew(finished, capsys):
+    before = {label: fingerprint(path) for label, path in finished[1].items()}
+    assert run.main([f"--config={finished[0] / 'own.py'}", f"--workdir={finished[0] / 'run'}"]) == 0
+    assert "cells: " not in capsys.readouterr().out
+    assert {label: fingerprint(path) for label, path in finished[1].items()} == before
+
+
+def test_outcomes_are_the_last_line_against_the_answer(finished):
+    problems = {p.id: p for p in artifacts.read_problems(cell(finished, "data"))}
+    tokenizer = load_pretrained("arithmetic_base").tokenizer
+    responses = artifacts.read_responses(cell(finished, "grade") / "responses.jsonl")
+    assert len(responses) == 48 * 8 and {r.outcome for r in responses} >= {"correct", "wrong"}
+    for response in responses:
+        last = tokenizer.decode(response.completion).split("\n")[-1]
+        right = last == f"#### {problems[response.problem_id].answer}"
+        assert right == (response.outcome == "correct"), (last, response.outcome)
+
+
+def test_q_and_advantages_follow_from_the_counts(finished):
+    values = {v.root_id: v for v in artifacts.read_values(cell(finished, "values") / "values.jsonl")}
+    credits = artifacts.read_credits(cell(finished, "credit") / "credits.jsonl")
+    responses = artifacts.read_responses(cell(finished, "grade") / "responses.jsonl")
+    valued = {r.id: r for r in artifacts.read_responses(cell(finished, "values") / "responses.jsonl")}
+    assert credits and {valued[name].outcome for name in credits} == {"correct", "wrong"}
+    for name, credit in credits.items():
+        counted, response = values[name], valued[name]
+        assert (np.diff(counted.spans.ravel()) >= 0).all() and counted.spans[0][0] == response.prompt_len
+        assert counted.spans[-1][1] == len(response.tokens)
+        q = best_of_k_value(counted.successes, counted.attempts, 5)
+        siblings = [r for r in responses if r.problem_id == response.problem_id]
+        v0 = best_of_k_value(sum(r.outcome == "correct" for r in siblings), len(siblings), 5)
+        assert np.allclose(credit.q, q) and np.isclose(credit.prompt_value, v0)
+        assert np.allclose(credit.advantage, np.diff([v0, *q]))
+        assert credit.pit == int(np.argmin(q)) and q[-1] == (response.outcome == "correct")
+
+
+def test_fork_pairs_share_their_prefix_and_a_rescue_is_right(finished):
+    problems = {p.id: p for p in artifacts.read_problems(cell(finished, "data"))}
+    tokenizer = load_pretrained("arithmetic_base").tokenizer
+    rows = load_examples(cell(finished, "credit") / "pairs_fork.npz")
+    assert rows
+    for chosen, rejected in zip(rows[0::2], rows[1::2]):
+        start = int(np.argmax(chosen.mask))
+        assert start == int(np.argmax(rejected.mask)) and np.array_equal(chosen.tokens[:start], rejected.tokens[:start])
+        problem = problems[chosen.meta["problem_id"]]
+        text = tokenizer.decode(chosen.tokens)
+        assert text.startswith(problem.question) and text.split("\n")[-1] == f"#### {problem.answer}"
+        assert int(rejected.tokens[-1]) != tokenizer.eos_id
+
+
+def test_the_oracle_s_numbers_in_the_pits_are_those_of_the_responses(finished):
+    problems = {p.id: p for p in artifacts.read_problems(cell(finished, "data"))}
+    valued = {r.id: r for r in artifacts.read_responses(cell(finished, "values") / "responses.jsonl")}
+    tokenizer = load_pretrained("arithmetic_base").tokenizer
+    for row in artifacts.read_jsonl(cell(finished, "credit") / "pits.jsonl"):
+        response = valued[row["response_id"]]
+        verdicts = Oracle(problems[response.problem_id]).judge(tokenizer.decode(response.completion))
+        wrong = [v.wrong for v in verdicts]
+        assert row["first_wrong"] == (wrong.index(True) if True in wrong else -1)
+
+
+def test_a_pit_rule_from_outside_makes_its_own_pairs(finished):
+    label = next(label for label in finished[1] if label.startswith("credit last_drop"))
+    own = artifacts.read_credits(finished[1][label] / "credits.jsonl")
+    for credit in own.values():
+        drops = np.flatnonzero(credit.advantage < 0)
+        assert credit.pit == (drops[-1] if len(drops) else -1)
+
+
+def test_trained_policies_differ_from_their_start_and_load_again(finished):
+    base = load_pretrained("arithmetic_base")
+    tokens = np.array([base.tokenizer.encode("What is owl?\nowl: fig 1 + tea 2, Owl is 3")])
+    scores = {"base": scoring.score(base.config, base.params, tokens)}
+    for name in ("sft", "dpo_per_step", "hinge", "last_drop", "short", "advantage_weighted"):
+        policy = load_pretrained(Path(cell(finished, name)) / "policy")
+        scores[name] = scoring.score(policy.config, policy.params, tokens)
+    names = list(scores)
+    assert all(not np.allclose(scores[a], scores[b], atol=1e-6) for i, a in enumerate(names) for b in names[:i])
+
+
+def test_a_problem_source_from_outside(tmp_path):
+    (tmp_path / "counting.py").write_text(
+        CONFIG.replace(
+            'c.name = "own"', 'c.problems.source = "own_parts:counting"; c.problems.settings = {"largest": 50}'
+        )
+    )
+    flags = [f"--config={tmp_path / 'counting.py'}", f"--workdir={tmp_path / 'run'}", "--config.sft.updates=2"]
+    assert run.main([*flags, "--config.sizes=16"]) == 0
