@@ -301,9 +301,9 @@ def attend_with(layer: Layer, shape: Shape, rows: Rows, cursor):
         # rows and query heads of a kv head are one matrix dimension: the prefix is read once for all of them
         prefix_GxKxNxLP = scores(q_GxKxRxgxd.reshape(G, K, R * g, d), layer.prefix_k)
         prefix_GxKxRxgxLP = prefix_GxKxNxLP.reshape(G, K, R, g, -1)
-        prefix_GxKxRxgxLP = jnp.where(prefix_GxRxLP[:, None, :, None], prefix_GxKxRxgxLP, decoder.MASKED)
+        prefix_GxKxRxgxLP = jnp.where(prefix_GxRxLP[:, None, :, None], prefix_GxKxRxgxLP, sampling.MASKED)
         suffix_GxKxRxgxS = scores(q_GxKxRxgxd.reshape(*lead, g, d), suffix_k).reshape(G, K, R, g, S)
-        suffix_GxKxRxgxS = jnp.where(suffix_GxRxS[:, None, :, None], suffix_GxKxRxgxS, decoder.MASKED)
+        suffix_GxKxRxgxS = jnp.where(suffix_GxRxS[:, None, :, None], suffix_GxKxRxgxS, sampling.MASKED)
         top = jnp.maximum(prefix_GxKxRxgxLP.max(-1, keepdims=True), suffix_GxKxRxgxS.max(-1, keepdims=True))
         prefix_GxKxRxgxLP, suffix_GxKxRxgxS = jnp.exp(prefix_GxKxRxgxLP - top), jnp.exp(suffix_GxKxRxgxS - top)
         sums = prefix_GxKxRxgxLP.sum(-1, keepdims=True) + suffix_GxKxRxgxS.sum(-1, keepdims=True)
