@@ -25,6 +25,8 @@ INSTALL = [
     "jaxtyping>=0.3",
     "tqdm>=4.66",
     "rapidfuzz>=3.9",
+    "openai>=2.0",
+    "datasketch>=1.6",
 ]
 
 TEST = [

@@ -11,7 +11,6 @@ V vocabulary.
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -19,13 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from synthrl_jax.policy import attention
+from synthrl_jax.policy.attention import Attend, Tree, masked_attention
+from synthrl_jax.policy.axes import constrain
+from synthrl_jax.policy.vocabulary import chunked_logprobs
+
 Params = dict[str, Any]
-Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 REMATS = ("none", "full", "dots")
-ATTENTIONS = ("xla",)
 ROPE_SCALINGS = ("none", "linear", "llama3")
-MASKED = -1e30  # finite: a row with nothing to attend to stays finite
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,9 @@ class DecoderConfig:
     max_positions: int = 4096
     dtype: str = "float32"  # of the computation; parameters of `init` are float32
     remat: str = "none"
-    attention: str = "xla"
+    attention: str = "xla"  # of whole sequences: xla, cudnn (NVIDIA GPU, bfloat16) or splash (TPU)
+    vocab_chunk: int = 0  # tokens of the vocabulary whose logits exist at once in `token_logprobs`; 0: all
+    lora_scale: float = 1.0  # of low-rank adapters, where the parameters hold them
     scan: bool | None = None  # None: from 9 layers on; unrolled a step is faster (20 % at 4 layers), a compile longer
 
     def __post_init__(self):
@@ -71,9 +74,15 @@ class DecoderConfig:
             raise ValueError(f"{self.heads} query heads do not divide over {self.kv_heads} key/value heads")
         if self.head_dim % 2:
             raise ValueError(f"RoPE rotates pairs: head_dim must be even, not {self.head_dim}")
-        for field, known in (("remat", REMATS), ("attention", ATTENTIONS), ("rope_scaling", ROPE_SCALINGS)):
+        for field, known in (
+            ("remat", REMATS),
+            ("attention", tuple(attention.ATTENTIONS)),
+            ("rope_scaling", ROPE_SCALINGS),
+        ):
             if getattr(self, field) not in known:
                 raise ValueError(f"{field} must be one of {', '.join(known)}, not {getattr(self, field)!r}")
+        if self.vocab_chunk < 0:
+            raise ValueError(f"vocab_chunk must be 0 or more, not {self.vocab_chunk}")
         if jnp.dtype(self.dtype) not in (jnp.float32, jnp.bfloat16):
             raise ValueError(f"dtype must be float32 or bfloat16, not {self.dtype!r}")
 
@@ -112,12 +121,22 @@ class Block(nn.Module):
             init = nn.initializers.normal(scale / np.sqrt(fan_in))
             return self.param(name, init, shape, jnp.float32).astype(dtype)
 
+        def adapted(name, x, y, inputs=1):
+            """y = x @ weight with the low-rank adapter's part added, where the parameters hold one (Hu et al. 2021)."""
+            a, b = (self.get_variable("params", f"{name}_lora_{side}") for side in "ab")
+            if a is None:
+                return y
+            return y + c.lora_scale * jnp.tensordot(jnp.tensordot(x, a.astype(dtype), inputs), b.astype(dtype), 1)
+
         residual_scale = 1.0 / np.sqrt(2 * c.layers)
         with jax.named_scope("attention"):
             h_BxTxD = Norm(c.norm_eps, name="attention_norm")(x_BxTxD)
             q_BxTxHxd = jnp.einsum("BTD,DHd->BTHd", h_BxTxD, weight("q", c.width, c.width, c.heads, c.head_dim))
+            q_BxTxHxd = adapted("q", h_BxTxD, q_BxTxHxd)
             k_BxTxKxd = jnp.einsum("BTD,DKd->BTKd", h_BxTxD, weight("k", c.width, c.width, c.kv_heads, c.head_dim))
+            k_BxTxKxd = adapted("k", h_BxTxD, k_BxTxKxd)
             v_BxTxKxd = jnp.einsum("BTD,DKd->BTKd", h_BxTxD, weight("v", c.width, c.width, c.kv_heads, c.head_dim))
+            v_BxTxKxd = adapted("v", h_BxTxD, v_BxTxKxd)
             if c.qkv_bias:
                 zeros = nn.initializers.zeros
                 q_BxTxHxd += self.param("q_bias", zeros, (c.heads, c.head_dim), jnp.float32).astype(dtype)
@@ -126,15 +145,21 @@ class Block(nn.Module):
             if c.qk_norm:
                 q_BxTxHxd = Norm(c.norm_eps, name="q_norm")(q_BxTxHxd)
                 k_BxTxKxd = Norm(c.norm_eps, name="k_norm")(k_BxTxKxd)
-            o_BxTxHxd, extra = attend(rotate(q_BxTxHxd, rope), rotate(k_BxTxKxd, rope), v_BxTxKxd)
+            q_BxTxHxd = constrain(rotate(q_BxTxHxd, rope), "batch", None, "heads", None)
+            k_BxTxKxd = constrain(rotate(k_BxTxKxd, rope), "batch", None, "kv_heads", None)
+            o_BxTxHxd, extra = attend(q_BxTxHxd, k_BxTxKxd, v_BxTxKxd)
             out = weight("o", c.heads * c.head_dim, c.heads, c.head_dim, c.width, scale=residual_scale)
-            x_BxTxD = x_BxTxD + jnp.einsum("BTHd,HdD->BTD", o_BxTxHxd, out)
+            attended_BxTxD = jnp.einsum("BTHd,HdD->BTD", o_BxTxHxd, out)
+            x_BxTxD = x_BxTxD + adapted("o", o_BxTxHxd, attended_BxTxD, inputs=2)
+            x_BxTxD = constrain(x_BxTxD, "batch", None, None)
         with jax.named_scope("mlp"):
             h_BxTxD = Norm(c.norm_eps, name="mlp_norm")(x_BxTxD)
-            gate_BxTxM = h_BxTxD @ weight("gate", c.width, c.width, c.mlp_width)
-            up_BxTxM = h_BxTxD @ weight("up", c.width, c.width, c.mlp_width)
+            gate_BxTxM = adapted("gate", h_BxTxD, h_BxTxD @ weight("gate", c.width, c.width, c.mlp_width))
+            up_BxTxM = adapted("up", h_BxTxD, h_BxTxD @ weight("up", c.width, c.width, c.mlp_width))
             down = weight("down", c.mlp_width, c.mlp_width, c.width, scale=residual_scale)
-            x_BxTxD = x_BxTxD + (nn.silu(gate_BxTxM) * up_BxTxM) @ down
+            gated_BxTxM = constrain(nn.silu(gate_BxTxM) * up_BxTxM, "batch", None, "mlp")
+            x_BxTxD = x_BxTxD + adapted("down", gated_BxTxM, gated_BxTxM @ down)
+            x_BxTxD = constrain(x_BxTxD, "batch", None, None)
         return x_BxTxD, extra
 
 
@@ -164,35 +189,6 @@ def rotate(x_BxTxHxd: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array
     first, second = jnp.split(x_BxTxHxd.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return rotated.astype(x_BxTxHxd.dtype)
-
-
-def masked_attention(q_BxTxHxd: jax.Array, k_BxKxSxd: jax.Array, v_BxKxSxd: jax.Array, mask) -> jax.Array:
-    """Softmax attention in float32 of grouped queries; `mask` broadcasts against [B, K, G, T, S], True is seen."""
-    B, T, H, d = q_BxTxHxd.shape
-    K = k_BxKxSxd.shape[1]
-    q_BxKxGxTxd = (q_BxTxHxd * d**-0.5).reshape(B, T, K, H // K, d).transpose(0, 2, 3, 1, 4)
-    scores = jnp.einsum("BKGTd,BKSd->BKGTS", q_BxKxGxTxd, k_BxKxSxd, preferred_element_type=jnp.float32)
-    scores = jnp.where(mask, scores, MASKED)
-    # normalised after the product with v: 2.5 times faster forward and backward on CPU than a softmax before it
-    exps = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-    sums = exps.sum(axis=-1, keepdims=True)
-    o_BxKxGxTxd = jnp.einsum("BKGTS,BKSd->BKGTd", exps.astype(v_BxKxSxd.dtype), v_BxKxSxd)
-    o_BxKxGxTxd = (o_BxKxGxTxd / sums).astype(v_BxKxSxd.dtype)
-    return o_BxKxGxTxd.transpose(0, 3, 1, 2, 4).reshape(B, T, H, d)
-
-
-def causal_attend(config: DecoderConfig, T: int, segment_ids_BxT: jax.Array | None) -> Attend:
-    """The `attend` of training: causal, and inside one segment where segment ids are given."""
-    mask = jnp.tril(jnp.ones((T, T), bool))[None, None, None]
-    if segment_ids_BxT is not None:
-        same_BxTxT = segment_ids_BxT[:, :, None] == segment_ids_BxT[:, None, :]
-        mask = mask & same_BxTxT[:, None, None]
-
-    def xla(q_BxTxHxd, k_BxTxKxd, v_BxTxKxd):
-        k_BxKxTxd, v_BxKxTxd = k_BxTxKxd.transpose(0, 2, 1, 3), v_BxTxKxd.transpose(0, 2, 1, 3)
-        return masked_attention(q_BxTxHxd, k_BxKxTxd, v_BxKxTxd, mask), None
-
-    return xla
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -234,18 +230,28 @@ def embed(config: DecoderConfig, params: Params, tokens_BxT: jax.Array) -> jax.A
     return jnp.take(params["embed"], tokens_BxT, axis=0, mode="fill").astype(config.dtype)
 
 
-def hidden(config: DecoderConfig, params: Params, tokens, positions=None, segment_ids=None) -> jax.Array:
-    """Final normalised activations [B, T, D] of tokens [B, T]; arguments as for `logits`."""
+def causal_attend(config: DecoderConfig, T: int, segment_ids_BxT: jax.Array | None) -> Attend:
+    """The `attend` of training: causal, and inside one segment where segment ids are given."""
+    return attention.ATTENTIONS[config.attention](T, segment_ids_BxT)
+
+
+def hidden(
+    config: DecoderConfig, params: Params, tokens, positions=None, segment_ids=None, tree: Tree | None = None
+) -> jax.Array:
+    """Final normalised activations [B, T, D] of tokens [B, T]; arguments as for `logits`.
+
+    tree: what each token sees where rows hold sequences that share prefixes (instead of segment ids; attention `xla`).
+    """
     tokens_BxT = _integers("tokens", tokens)
     positions_BxT = jnp.arange(tokens_BxT.shape[1])[None] if positions is None else _integers("positions", positions)
     segment_ids_BxT = None if segment_ids is None else _integers("segment_ids", segment_ids)
-    return _hidden(config, params, tokens_BxT, positions_BxT, segment_ids_BxT)
+    return _hidden(config, params, tokens_BxT, positions_BxT, segment_ids_BxT, tree)
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)  # called outside of jit, it compiles once, not op by op
-def _hidden(config: DecoderConfig, params: Params, tokens_BxT, positions_BxT, segment_ids_BxT) -> jax.Array:
+def _hidden(config: DecoderConfig, params: Params, tokens_BxT, positions_BxT, segment_ids_BxT, tree) -> jax.Array:
     rope = rope_table(config, positions_BxT)
-    attend = causal_attend(config, tokens_BxT.shape[1], segment_ids_BxT)
+    attend = attention.tree(tree) if tree else causal_attend(config, tokens_BxT.shape[1], segment_ids_BxT)
 
     def layer(x_BxTxD, layer_params):
         return Block(config).apply({"params": layer_params}, x_BxTxD, rope, attend)
@@ -253,7 +259,7 @@ def _hidden(config: DecoderConfig, params: Params, tokens_BxT, positions_BxT, se
     if config.remat != "none":
         policy = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}[config.remat]
         layer = jax.checkpoint(layer, policy=policy, prevent_cse=not config.scan)
-    x_BxTxD = embed(config, params, tokens_BxT)
+    x_BxTxD = constrain(embed(config, params, tokens_BxT), "batch", None, None)
     x_BxTxD, _ = jax.lax.scan(layer, x_BxTxD, params["layers"], unroll=1 if config.scan else config.layers)
     return final_norm(config, params, x_BxTxD)
 
@@ -265,8 +271,13 @@ def final_norm(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array
 
 def unembed(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array:
     """Float32 logits [..., V] of normalised activations [..., D]."""
-    matrix_DxV = params["embed"].T if config.tied else params["unembed"]
-    return jnp.einsum("...D,DV->...V", x, matrix_DxV.astype(x.dtype), preferred_element_type=jnp.float32)
+    matrix_DxV = unembedding(config, params).astype(x.dtype)
+    return jnp.einsum("...D,DV->...V", x, matrix_DxV, preferred_element_type=jnp.float32)
+
+
+def unembedding(config: DecoderConfig, params: Params) -> jax.Array:
+    """The matrix [D, V] from activations to logits."""
+    return params["embed"].T if config.tied else params["unembed"]
 
 
 def logits(config: DecoderConfig, params: Params, tokens, positions=None, segment_ids=None) -> jax.Array:
@@ -285,19 +296,53 @@ def token_logprobs(config: DecoderConfig, params: Params, tokens, positions=None
     With `entropy` also the entropy (nats) of the distribution that token t was predicted from, 0 at the same places.
     """
     tokens_BxT = _integers("tokens", tokens)
-    logits_BxTxV = logits(config, params, tokens_BxT, positions, segment_ids)[:, :-1]
-    log_z_BxT = jax.nn.logsumexp(logits_BxTxV, axis=-1)
-    picked_BxT = jnp.take_along_axis(logits_BxTxV, tokens_BxT[:, 1:, None], axis=-1)[..., 0]
     same_BxT = True if segment_ids is None else jnp.asarray(segment_ids)[:, 1:] == jnp.asarray(segment_ids)[:, :-1]
+    hidden_BxTxD = hidden(config, params, tokens_BxT, positions, segment_ids)
+    found = _next_logprobs(config, params, hidden_BxTxD, tokens_BxT[:, 1:], entropy)
 
     def shifted(values_BxT):
         return jnp.pad(jnp.where(same_BxT, values_BxT, 0.0), ((0, 0), (1, 0)))
 
-    logprobs_BxT = shifted(picked_BxT - log_z_BxT)
+    return jax.tree.map(shifted, found)
+
+
+def picked_logprobs(
+    config: DecoderConfig,
+    params: Params,
+    tokens,
+    sources,
+    targets,
+    *,
+    positions,
+    segment_ids=None,
+    tree: Tree | None = None,
+    entropy=False,
+):
+    """log p(targets [B, Q] | what the token at index sources [B, Q] of its row has seen) [B, Q], of packed rows.
+
+    Only these places meet the unembedding. With `entropy` also the entropy (nats) of each distribution.
+    """
+    hidden_BxTxD = hidden(config, params, tokens, positions, segment_ids, tree)
+    hidden_BxQxD = jnp.take_along_axis(hidden_BxTxD, sources[:, :, None], axis=1, mode="clip")
+    hidden_BxQxD = constrain(hidden_BxQxD, "batch", None, None)
+    return _next_logprobs(config, params, hidden_BxQxD, targets, entropy)
+
+
+def _next_logprobs(config: DecoderConfig, params: Params, hidden_BxTxD, targets_BxQ, entropy: bool):
+    """log p(targets) [B, Q] from the first Q activations of each row, and the entropies if wanted."""
+    Q = targets_BxQ.shape[1]
+    if config.vocab_chunk:
+        found = chunked_logprobs(
+            hidden_BxTxD[:, :Q], unembedding(config, params), targets_BxQ, min(config.vocab_chunk, config.vocab_size)
+        )
+        return found if entropy else found[0]
+    logits_BxQxV = unembed(config, params, hidden_BxTxD)[:, :Q]
+    log_z_BxQ = jax.nn.logsumexp(logits_BxQxV, axis=-1)
+    picked_BxQ = jnp.take_along_axis(logits_BxQxV, targets_BxQ[..., None], axis=-1)[..., 0]
     if not entropy:
-        return logprobs_BxT
-    mean_logit_BxT = jnp.sum(jax.nn.softmax(logits_BxTxV, axis=-1) * logits_BxTxV, axis=-1)
-    return logprobs_BxT, shifted(log_z_BxT - mean_logit_BxT)
+        return picked_BxQ - log_z_BxQ
+    mean_logit_BxQ = jnp.sum(jax.nn.softmax(logits_BxQxV, axis=-1) * logits_BxQxV, axis=-1)
+    return picked_BxQ - log_z_BxQ, log_z_BxQ - mean_logit_BxQ
 
 
 @functools.partial(jax.jit, static_argnums=0)

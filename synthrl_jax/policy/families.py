@@ -2,12 +2,19 @@
 
 from synthrl_jax.policy.decoder import DecoderConfig
 
-# what each architecture adds to the Llama decoder
+# What each architecture adds to the Llama decoder. Llama 2, 3, 3.1, 3.2 and DeepSeek-Math are LlamaForCausalLM.
 FAMILIES = {
     "LlamaForCausalLM": {},
     "MistralForCausalLM": {},
-    "Qwen2ForCausalLM": {"qkv_bias": True},
+    "Qwen2ForCausalLM": {"qkv_bias": True},  # and Qwen 2.5
     "Qwen3ForCausalLM": {"qk_norm": True},
+}
+
+# What transformers takes for a field that config.json leaves out, where it is not Llama's value.
+LEFT_OUT = {
+    "MistralForCausalLM": {"num_key_value_heads": 8, "sliding_window": 4096},
+    "Qwen2ForCausalLM": {"num_key_value_heads": 32},
+    "Qwen3ForCausalLM": {"num_key_value_heads": 32, "head_dim": 128},
 }
 
 REQUIRED = {
@@ -24,7 +31,10 @@ IGNORED = {
     "attention_dropout", "use_cache", "bos_token_id", "eos_token_id", "pad_token_id", "pretraining_tp", "return_dict",
     "output_hidden_states", "output_attentions", "max_window_layers", "is_encoder_decoder", "chunk_size_feed_forward",
     "id2label", "label2id", "problem_type", "unsloth_version", "name_or_path", "_attn_implementation_autoset",
-    "is_llama_config", "auto_map",
+    "is_llama_config", "auto_map", "tokenizer_class", "torchscript", "unsloth_fixed", "attn_implementation",
+    "_attn_implementation", "finetuning_task", "task_specific_params", "add_cross_attention", "is_decoder",
+    "tie_encoder_decoder", "output_scores", "tf_legacy_loss", "use_bfloat16", "prefix", "sep_token_id",
+    "decoder_start_token_id",
 }  # fmt: skip
 
 # fields that change the logits, with the only values that the decoder computes
@@ -37,6 +47,9 @@ ONLY = {
     "quantization_config": (None,),
     "partial_rotary_factor": (1.0, None),
 }
+
+# Mistral 7B v0.1 has a window of 4,096 of 32,768 positions: the policy is kept to its first window. No shorter one is of use.
+SHORTEST_WINDOW = 2048
 
 
 class UnsupportedModel(ValueError):
@@ -54,6 +67,9 @@ def from_hf(fields: dict) -> DecoderConfig:
         if fields.get(theirs) is None:
             raise UnsupportedModel(f"config.json lacks {theirs}")
         config[ours] = fields.pop(theirs)
+    for name, value in LEFT_OUT.get(names[0], {}).items():
+        fields.setdefault(name, value)
+    window_by_default = not names[0].startswith("Qwen")
     config["kv_heads"] = fields.pop("num_key_value_heads", None) or config["heads"]
     config["head_dim"] = fields.pop("head_dim", None) or 0
     config["norm_eps"] = fields.pop("rms_norm_eps", 1e-6)
@@ -61,8 +77,10 @@ def from_hf(fields: dict) -> DecoderConfig:
     config["max_positions"] = fields.pop("max_position_embeddings", 2048)
     config |= _rope(fields, config["max_positions"])
     window = fields.pop("sliding_window", None)
-    if window is not None and window < config["max_positions"] and fields.get("use_sliding_window", True):
-        raise UnsupportedModel(f"sliding_window = {window} is shorter than max_position_embeddings: not supported")
+    if window is not None and window < config["max_positions"] and fields.get("use_sliding_window", window_by_default):
+        if window < SHORTEST_WINDOW:
+            raise UnsupportedModel(f"sliding_window = {window} would hide tokens of longer texts: not supported")
+        config["max_positions"] = window  # up to here a window hides nothing: the logits are the same
     if any(kind != "full_attention" for kind in fields.pop("layer_types", None) or []):
         raise UnsupportedModel("layer_types: only full_attention is supported")
     for name, value in fields.items():
@@ -82,6 +100,8 @@ def _rope(fields: dict, max_positions: int) -> dict:
     theta = rope.pop("rope_theta", theta)
     kind = rope.pop("rope_type", None) or rope.pop("type", "default")
     rope.pop("type", None)
+    if rope.get("partial_rotary_factor") == 1.0:
+        del rope["partial_rotary_factor"]
     known = {"default": (), "linear": ("factor",)}
     known["llama3"] = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
     if kind not in known:

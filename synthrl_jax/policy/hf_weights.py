@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,12 +13,16 @@ from etils import epath
 from jax.sharding import Mesh
 
 from synthrl_jax.policy import decoder, families, sharding
+from synthrl_jax.policy.tensor_files import StoredTensor, WeightsError, open_tensors, write_tensors
+from synthrl_jax.progress import Progress
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+__all__ = ["WeightsError", "count_parameters", "layout", "load", "read_config", "save"]
 
+CHUNK_BYTES = 8 << 20  # read at once, beside the arrays themselves
+BATCH_BYTES = 1 << 30  # of one parameter, put together on the host before it goes to the devices
+SHARD_BYTES = 5 << 30  # of one written file
 
-class WeightsError(ValueError):
-    """Weights that do not fit their config; the message names the tensor or file."""
+Box = tuple[tuple[int, int], ...]  # bounds per axis
 
 
 class Tensor(NamedTuple):
@@ -36,6 +41,19 @@ class Tensor(NamedTuple):
             return self.view
         a = self.heads
         return self.view[:a] + (self.view[a] * self.view[a + 1],) + self.view[a + 2 :]
+
+    def stored_box(self, view: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(row bounds, column bounds) in the HF tensor of bounds in the view; a vector is a single column.
+
+        Heads are taken whole: no mesh axis splits head_dim.
+        """
+        bounds = list(view)
+        if self.heads is not None:
+            a, head_dim = self.heads, self.view[self.heads + 1]
+            if bounds[a + 1] != (0, head_dim):
+                raise ValueError(f"{self.name}: a sharding that splits head_dim is not supported")
+            bounds[a : a + 2] = [(bounds[a][0] * head_dim, bounds[a][1] * head_dim)]
+        return bounds[0], bounds[1] if len(bounds) > 1 else (0, 1)
 
     def names(self, layers: int) -> list[str]:
         """HF names, one per layer for layer parameters."""
@@ -84,8 +102,9 @@ def read_config(directory) -> decoder.DecoderConfig:
 def load(directory, mesh: Mesh | None = None, dtype=None) -> tuple[decoder.DecoderConfig, decoder.Params]:
     """(config, params) of a Hugging Face directory, straight into the mesh's sharding where one is given.
 
-    dtype of parameters and computation: float32 on CPU and bfloat16 on accelerators unless told. Each device's part is
-    read by itself. FileNotFoundError: no such files; WeightsError: a tensor is missing, extra or misshapen.
+    dtype of parameters and computation: float32 on CPU and bfloat16 on accelerators unless told. A process reads the bytes
+    that its own devices hold and no others. FileNotFoundError: no such files; WeightsError: a tensor is missing, extra,
+    truncated or misshapen.
     """
     directory = epath.Path(directory)
     config = decoder.with_dtype(read_config(directory), dtype)
@@ -93,59 +112,119 @@ def load(directory, mesh: Mesh | None = None, dtype=None) -> tuple[decoder.Decod
     placement = None if mesh is None else sharding.shardings(config, mesh)
     params: decoder.Params = {}
     with contextlib.ExitStack() as stack:
-        files = _open(directory, stack)
+        files = open_tensors(directory, stack)
         _check(directory, config, files)
+        megabytes = sum(math.prod(files[n].shape) for t in layout(config) for n in t.names(config.layers)) >> 20
+        bar = stack.enter_context(Progress("weights", megabytes, unit="M parameters"))
+        bar.disable = bar.disable or jax.process_index() != 0
+        done = 0
         for tensor in layout(config):
-            slices = [files[name] for name in tensor.names(config.layers)]
-            *parents, last = tensor.path
+            stored = [files[name] for name in tensor.names(config.layers)]
             where = placement
             for key in tensor.path if placement else ():
                 where = where[key]
-            shape = tuple(tensor.view[axis] for axis in tensor.order)
-            if tensor.path[0] == "layers":
-                shape = (config.layers, *shape)
-
-            def read(index, tensor=tensor, slices=slices, shape=shape):
-                index = tuple(slice(*part.indices(size)) for part, size in zip(index, shape))
-                if tensor.path[0] != "layers":
-                    return _read(tensor, slices[0], index).astype(dtype)
-                chosen = slices[index[0]]
-                out = np.empty([len(chosen), *(part.stop - part.start for part in index[1:])], dtype)
-                for row, source in zip(out, chosen):
-                    row[...] = _read(tensor, source, index[1:])
-                return out
-
+            *parents, last = tensor.path
             parent = params
             for key in parents:
                 parent = parent.setdefault(key, {})
-            if where is None:
-                parent[last] = jnp.asarray(read((slice(None),) * len(shape)))
-            else:
-                parent[last] = jax.make_array_from_callback(shape, where, read)
+            parent[last] = _place(tensor, stored, where, dtype)
+            done += sum(math.prod(s.shape) for s in stored)
+            bar.to(done >> 20)
     return config, params
 
 
-def _open(directory: epath.Path, stack: contextlib.ExitStack) -> dict:
-    """Lazy slices by tensor name, over all safetensors files of the directory."""
-    from safetensors import SafetensorError, safe_open
+def _place(tensor: Tensor, stored: Sequence[StoredTensor], where, dtype) -> jax.Array:
+    """One of our parameters, in the sharding `where` (None: the default device)."""
+    shape = tuple(tensor.view[axis] for axis in tensor.order)
+    if tensor.path[0] == "layers":
+        shape = (len(stored), *shape)
+    if where is None:
+        whole = tuple((0, size) for size in shape)
+        return jnp.asarray(read_boxes(tensor, stored, [whole], dtype)[whole])
+    devices: dict[Box, list] = {}
+    for device, index in where.addressable_devices_indices_map(shape).items():
+        box = tuple(part.indices(size)[:2] for part, size in zip(index, shape))
+        devices.setdefault(box, []).append(device)
+    arrays = []
+    for boxes in _batches(devices, np.dtype(dtype).itemsize):
+        parts = read_boxes(tensor, stored, boxes, dtype)
+        arrays += [jax.device_put(parts[box], device) for box in boxes for device in devices[box]]
+    return jax.make_array_from_single_device_arrays(shape, where, arrays)
 
-    if (directory / INDEX).exists():
-        listed = json.loads((directory / INDEX).read_text())["weight_map"]
-        paths = [directory / name for name in sorted(set(listed.values()))]
-    else:
-        paths = sorted(path for path in directory.iterdir() if path.name.endswith(".safetensors"))
-    if not paths:
-        raise FileNotFoundError(f"{directory} is not a pretrained directory: it has no *.safetensors")
-    slices = {}
-    for path in paths:
-        if not path.exists():
-            raise FileNotFoundError(f"{path} is listed in {INDEX} and is missing")
-        try:
-            file = stack.enter_context(safe_open(str(path), framework="np"))
-        except SafetensorError as error:
-            raise WeightsError(f"{path} is truncated or no safetensors file: {error}") from None
-        slices |= {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    return slices
+
+def _batches(boxes, itemsize: int) -> Iterator[list[Box]]:
+    """Boxes in batches of at most BATCH_BYTES, or of one."""
+    batch, size = [], 0
+    for box in boxes:
+        own = math.prod(b - a for a, b in box) * itemsize
+        if batch and size + own > BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(box)
+        size += own
+    if batch:
+        yield batch
+
+
+def read_boxes(tensor: Tensor, stored: Sequence[StoredTensor], boxes: Sequence[Box], dtype) -> dict[Box, np.ndarray]:
+    """Parts of one of our parameters, by their bounds; what several parts share of a row is read once.
+
+    stored: the HF tensors, one per layer for layer parameters, whose boxes have the layer's bounds in front.
+    """
+    out = {box: _aligned([b - a for a, b in box], dtype) for box in boxes}
+    stacked = tensor.path[0] == "layers"
+    for layer, source in enumerate(stored):
+        wanted: dict[tuple, list] = {}  # row bounds -> (column bounds, view of our array in HF axes)
+        for box, array in out.items():
+            if stacked and not box[0][0] <= layer < box[0][1]:
+                continue
+            own = array[layer - box[0][0]] if stacked else array
+            bounds = box[1:] if stacked else box
+            view, inverse = [(0, 0)] * len(tensor.view), np.argsort(tensor.order)
+            for ours, theirs in enumerate(tensor.order):
+                view[theirs] = bounds[ours]
+            rows, columns = tensor.stored_box(view)
+            wanted.setdefault(rows, []).append((columns, own.transpose(inverse)))
+        for rows, parts in wanted.items():
+            for hull, members in _runs(parts):
+                _read_run(tensor, source, rows, hull, members)
+    return out
+
+
+def _runs(parts: list) -> Iterator[tuple[tuple[int, int], list]]:
+    """Parts whose column bounds touch or overlap, as (bounds of all of them, parts)."""
+    run, hull = [], (0, 0)
+    for columns, array in sorted(parts, key=lambda part: part[0]):
+        if run and columns[0] > hull[1]:
+            yield hull, run
+            run = []
+        hull = (hull[0], max(hull[1], columns[1])) if run else columns
+        run.append((columns, array))
+    if run:
+        yield hull, run
+
+
+def _read_run(tensor: Tensor, source: StoredTensor, rows, hull, members) -> None:
+    """Read rows [a, b) of columns `hull` by chunks, and copy each chunk into every member's array."""
+    unit = tensor.view[1] if tensor.heads == 0 else 1  # rows of one index of the view's first axis
+    width = (hull[1] - hull[0]) * 4
+    step = max(1, CHUNK_BYTES // (width * unit)) * unit
+    for start in range(*rows, step):
+        stop = min(start + step, rows[1])
+        chunk = source.read((start, stop), hull)
+        span = slice((start - rows[0]) // unit, (stop - rows[0]) // unit)
+        for columns, array in members:
+            part = chunk[:, columns[0] - hull[0] : columns[1] - hull[0]]
+            target = array[span]
+            np.copyto(target, part.reshape(target.shape), casting="unsafe")
+
+
+def _aligned(shape: Sequence[int], dtype) -> np.ndarray:
+    """An empty array that jax on CPU takes as its own buffer, without a copy: at a multiple of 64 bytes."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 def _check(directory, config: decoder.DecoderConfig, files: dict):
@@ -154,54 +233,67 @@ def _check(directory, config: decoder.DecoderConfig, files: dict):
     if missing:
         raise WeightsError(f"{directory}: {len(missing)} tensors are missing, first {missing[0]}")
     for name, shape in wanted.items():
-        found = tuple(files[name].get_shape())
-        if found != shape:
-            raise WeightsError(f"{directory}: {name} has shape {found} where config.json asks for {shape}")
+        if files[name].shape != shape:
+            raise WeightsError(f"{directory}: {name} has shape {files[name].shape} where config.json asks for {shape}")
+        if not files[name].is_float:
+            raise WeightsError(
+                f"{directory}: {name} has the type {files[name].dtype}: floating-point weights are needed"
+            )
     repeated = {"lm_head.weight"} if config.tied else set()
     extra = sorted(n for n in set(files) - set(wanted) - repeated if not n.endswith("rotary_emb.inv_freq"))
     if extra:
         raise WeightsError(f"{directory}: {len(extra)} tensors have no place in the decoder, first {extra[0]}")
 
 
-def _read(tensor: Tensor, source, index: tuple[slice, ...]) -> np.ndarray:
-    """The part `index` (our axes, explicit bounds) of a HF tensor, reading only the rows that hold it."""
-    view = [slice(None)] * len(tensor.view)
-    for ours, theirs in enumerate(tensor.order):
-        view[theirs] = index[ours]
-    if tensor.heads is None:
-        return source[tuple(view)].transpose(tensor.order)
-    a, head_dim = tensor.heads, tensor.view[tensor.heads + 1]
-    rows = slice(view[a].start * head_dim, view[a].stop * head_dim)
-    part = source[(*view[:a], rows, *view[a + 2 :])]
-    part = part.reshape(part.shape[:a] + (-1, head_dim) + part.shape[a + 1 :])
-    return part[(slice(None),) * (a + 1) + (view[a + 1],)].transpose(tensor.order)
+def save(
+    directory, config: decoder.DecoderConfig, params: decoder.Params, extra=None, dtype=None, shard_bytes=SHARD_BYTES
+):
+    """Write config.json and the weights as transformers reads them: one file, or shards with an index beyond `shard_bytes`.
 
-
-def save(directory, config: decoder.DecoderConfig, params: decoder.Params, tokenizer_file=None, extra=None):
-    """Write config.json, model.safetensors and the tokenizer file, as transformers reads them.
-
-    Parameters keep their type. `extra`: fields added to config.json, such as bos_token_id.
+    Parameters keep their type unless dtype is given; one HF tensor at a time is on the host. `extra`: fields added to
+    config.json, such as bos_token_id. Every process of a multi-host run calls it; the first one writes.
     """
-    from safetensors.numpy import save_file
-
     directory = epath.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    tensors = {}
-    for tensor in layout(config):
-        value = params
+    dtype = np.dtype(params["embed"].dtype if dtype is None else dtype)
+    places = {
+        name: (tensor, layer) for tensor in layout(config) for layer, name in enumerate(tensor.names(config.layers))
+    }
+
+    def value(name: str) -> np.ndarray:
+        tensor, layer = places[name]
+        array = params
         for key in tensor.path:
-            value = value[key]
-        value = np.asarray(value)
-        inverse = np.argsort(tensor.order)
-        for part, name in zip(value if tensor.path[0] == "layers" else [value], tensor.names(config.layers)):
-            tensors[name] = np.ascontiguousarray(part.transpose(inverse).reshape(tensor.shape))
-    dtype = next(iter(tensors.values())).dtype.name
-    fields = families.to_hf(config) | {"dtype": dtype, "torch_dtype": dtype} | (extra or {})
-    save_file(tensors, str(directory / SINGLE), metadata={"format": "pt"})
-    if tokenizer_file is not None:
-        tokenizer_file = epath.Path(tokenizer_file)
-        (directory / tokenizer_file.name).write_bytes(tokenizer_file.read_bytes())
+            array = array[key]
+        part = _on_host(_layer(array, layer) if tensor.path[0] == "layers" else array)
+        return part.transpose(np.argsort(tensor.order)).reshape(tensor.shape)
+
+    if jax.process_index() != 0:
+        for name in places:
+            value(name)
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").unlink(missing_ok=True)  # written last: a directory with a config holds whole weights
+    write_tensors(directory, [(name, t.shape) for name, (t, _) in places.items()], value, dtype, shard_bytes)
+    fields = families.to_hf(config) | {"dtype": dtype.name, "torch_dtype": dtype.name} | (extra or {})
     (directory / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
+
+
+def _layer(array, layer: int):
+    if not isinstance(array, jax.Array):
+        return array[layer]
+    return _take(array, jnp.int32(layer))
+
+
+# the layer as data: one program for all of them
+_take = jax.jit(lambda array, layer: jax.lax.dynamic_index_in_dim(array, layer, keepdims=False))
+
+
+def _on_host(array) -> np.ndarray:
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)
 
 
 def count_parameters(config: decoder.DecoderConfig) -> int:
