@@ -3,14 +3,14 @@
 import numpy as np
 
 from synthrl_jax.credit.example import Example, completion_mask
+from synthrl_jax.policy.templates import prompt_ids
 from synthrl_jax.policy.tokenizer import Tokenizer
 from synthrl_jax.problems.problem import Problem
 
 
 def prompt_tokens(problem: Problem, tokenizer: Tokenizer, template: str) -> list[int]:
-    """Tokens of the prompt; `{question}` in the template is the question, `<bos>` in front asks for that token."""
-    begin = [tokenizer.bos_id] if template.startswith("<bos>") else []
-    return begin + tokenizer.encode(template.removeprefix("<bos>").replace("{question}", problem.question))
+    """Tokens of the prompt by a template of `policy.templates`: a word or the text around `{question}`."""
+    return prompt_ids(tokenizer, template, problem.question)
 
 
 def teacher_row(problem: Problem, tokenizer: Tokenizer, template: str) -> Example:

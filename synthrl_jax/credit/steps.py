@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+# A step is a line, or for MATH a line or a sentence (paper section 3): marks that end one, also inside of closing mathematics.
+LINE = ("\n",)
+SENTENCE = ("\n", ". ", "? ", "! ", ".$ ", "?$ ", ".) ", ".\\] ", ".\\) ", ".$$ ")
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 

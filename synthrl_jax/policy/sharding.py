@@ -1,12 +1,11 @@
-"""Meshes, and the one table from a parameter's path to its logical axes and from those to mesh axes."""
+"""Meshes, and the table from a parameter's path to its logical axes (those to mesh axes: axes.py)."""
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from synthrl_jax.policy import decoder
-
-MESH_AXES = ("data", "fsdp", "tensor")
+from synthrl_jax.policy.axes import MESH_AXES, RULES
 
 # parameter (last key of its path, layers' leading axis aside) -> one logical axis per dimension
 LOGICAL = {
@@ -25,21 +24,18 @@ LOGICAL = {
     "scale": ("norm",),
 }
 
-RULES = {
-    "batch": ("data", "fsdp"),
-    "vocab": "tensor",
-    "width": "fsdp",
-    "heads": "tensor",
-    "kv_heads": "tensor",
-    "mlp": "tensor",
-    "head": None,
-    "norm": None,
-    "layers": None,
-}
+# dimensions that a matrix contracts: its low-rank adapter splits the rest from them
+CONTRACTED = {"q": 1, "k": 1, "v": 1, "o": 2, "gate": 1, "up": 1, "down": 1}
+for _name, _inputs in CONTRACTED.items():
+    LOGICAL[f"{_name}_lora_a"] = (*LOGICAL[_name][:_inputs], "rank")
+    LOGICAL[f"{_name}_lora_b"] = ("rank", *LOGICAL[_name][_inputs:])
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> Mesh:
-    """Mesh of axes data, fsdp, tensor over the devices; one size may be -1 and takes what the others leave."""
+    """Mesh of axes data, fsdp, tensor over the devices; one size may be -1 and takes what the others leave.
+
+    On several TPU slices `data` spans them: only its sums cross the data-centre network.
+    """
     devices = jax.devices() if devices is None else list(devices)
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
     free = [name for name, size in sizes.items() if size == -1]
@@ -52,22 +48,32 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> M
         sizes[free[0]] = len(devices) // taken
     # Auto: with the default, explicit axes, sharded contractions and gathers raise
     axis_types = (AxisType.Auto,) * len(MESH_AXES)
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices > 1:
+        if sizes["data"] % slices:
+            raise ValueError(f"mesh {sizes}: data must be a multiple of the {slices} slices")
+        from jax.experimental import mesh_utils
+
+        inside = (sizes["data"] // slices, sizes["fsdp"], sizes["tensor"])
+        grid = mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1), devices=devices)
+        return Mesh(grid, MESH_AXES, axis_types=axis_types)
     return jax.make_mesh(tuple(sizes.values()), MESH_AXES, axis_types=axis_types, devices=devices)
 
 
-def specs(config: decoder.DecoderConfig) -> decoder.Params:
-    """PartitionSpec of each parameter, same tree as `decoder.init` gives."""
+def specs(config: decoder.DecoderConfig, shapes: decoder.Params | None = None) -> decoder.Params:
+    """PartitionSpec of each parameter, same tree as `decoder.init` gives, or as `shapes` (some of them, or adapters too)."""
 
     def spec(path, leaf):
         keys = [entry.key for entry in path]
         logical = (("layers",) if keys[0] == "layers" else ()) + LOGICAL[keys[-1]]
         return PartitionSpec(*(RULES[axis] for axis in logical))
 
-    return jax.tree_util.tree_map_with_path(spec, decoder.shapes(config))
+    return jax.tree_util.tree_map_with_path(spec, decoder.shapes(config) if shapes is None else shapes)
 
 
-def shardings(config: decoder.DecoderConfig, mesh: Mesh) -> decoder.Params:
+def shardings(config: decoder.DecoderConfig, mesh: Mesh, shapes: decoder.Params | None = None) -> decoder.Params:
     """NamedSharding of each parameter; ValueError names a parameter whose axis does not divide over the mesh."""
+    shapes = decoder.shapes(config) if shapes is None else shapes
 
     def sharding(path, leaf, spec):
         for size, axis in zip(leaf.shape, spec):
@@ -78,9 +84,40 @@ def shardings(config: decoder.DecoderConfig, mesh: Mesh) -> decoder.Params:
                 )
         return NamedSharding(mesh, spec)
 
-    return jax.tree_util.tree_map_with_path(sharding, decoder.shapes(config), specs(config))
+    return jax.tree_util.tree_map_with_path(sharding, shapes, specs(config, shapes))
+
+
+def state_shardings(transform, params: decoder.Params, shardings: decoder.Params, mesh: Mesh):
+    """NamedShardings of an optax state: moments lie as their parameters, factored ones as the dimensions that they keep, and
+    counters on every device."""
+    import optax
+
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def like(leaf, param, sharding):
+        kept = list(sharding.spec) + [None] * (param.ndim - len(sharding.spec))
+        if leaf.shape == param.shape:
+            return sharding
+        for dropped in range(param.ndim):
+            if leaf.shape == param.shape[:dropped] + param.shape[dropped + 1 :]:
+                return NamedSharding(mesh, PartitionSpec(*kept[:dropped], *kept[dropped + 1 :]))
+        return everywhere
+
+    state = jax.eval_shape(transform.init, params)
+    return optax.tree_utils.tree_map_params(
+        transform, like, state, params, shardings, transform_non_params=lambda _: everywhere
+    )
 
 
 def batch_sharding(mesh: Mesh, micro: bool = False) -> NamedSharding:
     """Sharding of [batch, ...] arrays, or of [micro-batch, batch, ...] ones: rows over data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(*([None] if micro else []), RULES["batch"]))
+
+
+def put_batch(mesh: Mesh, array) -> jax.Array:
+    """A host array [micro-batch, rows, ...], the same on every process, on the mesh: rows split where they divide."""
+    ways = int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
+    where = batch_sharding(mesh, micro=True)
+    if array.ndim < 2 or array.shape[1] % ways:
+        where = NamedSharding(mesh, PartitionSpec())
+    return jax.make_array_from_callback(array.shape, where, lambda index: array[index])

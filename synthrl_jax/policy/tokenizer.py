@@ -1,12 +1,18 @@
 """Tokenizers behind one small interface: encode, decode, pieces for step splitting, special ids."""
 
 import io
+import json
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from etils import epath
 
-SENTENCEPIECE_FILE, TOKENIZERS_FILE = "tokenizer.model", "tokenizer.json"
+SENTENCEPIECE_FILE, TOKENIZERS_FILE, CONFIG_FILE = "tokenizer.model", "tokenizer.json", "tokenizer_config.json"
+# what transformers may look for beside a tokenizer
+FILES = (
+    SENTENCEPIECE_FILE, TOKENIZERS_FILE, CONFIG_FILE, "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "chat_template.jinja",
+)  # fmt: skip
 
 
 class Tokenizer(Protocol):
@@ -23,14 +29,20 @@ class Tokenizer(Protocol):
 
     def pieces(self, ids: Sequence[int]) -> list[str]: ...
 
+    def save(self, directory: str) -> None: ...
+
 
 class SentencePieceTokenizer:
-    """A SentencePiece model; special tokens decode to nothing, no token is added by `encode`."""
+    """A SentencePiece model; special tokens decode to nothing, no token is added by `encode`.
 
-    def __init__(self, model: bytes):
+    A model with a dummy prefix (Llama 2) puts a space in front of a text: `decode` gives it back, so that the texts of parts
+    join to the text of the whole wherever they are cut. files: what else its directory holds of it, by name.
+    """
+
+    def __init__(self, model: bytes, files: dict[str, bytes] | None = None):
         import sentencepiece
 
-        self.model = model
+        self.model, self.files = model, {**(files or {}), SENTENCEPIECE_FILE: model}
         self._sp = sentencepiece.SentencePieceProcessor(model_proto=model)
         sp = self._sp
         self.vocab_size, self.bos_id, self.eos_id = sp.get_piece_size(), sp.bos_id(), sp.eos_id()
@@ -50,17 +62,27 @@ class SentencePieceTokenizer:
         texts, pending = [], b""
         ids = [int(i) for i in ids]
         for place, token in enumerate(ids):
-            if self._sp.is_byte(token):
+            if self._is_byte(token):
                 pending += bytes([int(self._sp.id_to_piece(token)[3:5], 16)])
-                last = place + 1 == len(ids) or not self._sp.is_byte(ids[place + 1])
+                last = place + 1 == len(ids) or not self._is_byte(ids[place + 1])
                 text, pending = _take_characters(pending, last)
+            elif token in self._silent or not 0 <= token < self.vocab_size:
+                text = ""  # a model's vocabulary may be padded beyond the tokenizer's
             else:
-                text = "" if token in self._silent else self._sp.id_to_piece(token).replace("▁", " ")
+                text = self._sp.id_to_piece(token).replace("▁", " ")
             texts.append(text)
         return texts
 
+    def _is_byte(self, token: int) -> bool:
+        return 0 <= token < self.vocab_size and self._sp.is_byte(token)
+
     def save(self, directory: str) -> None:
-        (epath.Path(directory) / SENTENCEPIECE_FILE).write_bytes(self.model)
+        """Write its files, so that this package and transformers find the same tokens there."""
+        files = dict(self.files)
+        if CONFIG_FILE not in files and self.decode(self.encode("a")) == " a":
+            # transformers learns of the space in front only from the class
+            files[CONFIG_FILE] = b'{"tokenizer_class": "LlamaTokenizer", "add_bos_token": true, "legacy": false}\n'
+        _write(directory, files)
 
 
 def _take_characters(data: bytes, last: bool) -> tuple[str, bytes]:
@@ -74,26 +96,34 @@ def _take_characters(data: bytes, last: bool) -> tuple[str, bytes]:
 
 
 class JsonTokenizer:
-    """A `tokenizer.json` of the tokenizers library (DeepSeek-Math, Llama 3, Qwen)."""
+    """A `tokenizer.json` of the tokenizers library (DeepSeek-Math, Llama 3, Qwen), as SentencePieceTokenizer behaves.
 
-    def __init__(self, path: str, config: dict | None = None):
+    config: fields of tokenizer_config.json, which name the special tokens; eos_id where that names no end of sequence.
+    ValueError: there is none.
+    """
+
+    def __init__(self, model: str, config: dict | None = None, eos_id: int | None = None, files=None):
         import tokenizers
 
-        self._tokenizer = tokenizers.Tokenizer.from_str(epath.Path(path).read_text())
+        self.files = {**(files or {}), TOKENIZERS_FILE: model.encode()}
+        self._tokenizer = tokenizers.Tokenizer.from_str(model)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
         config = config or {}
-        self.eos_id = self._special(
-            config, "eos_token", ("<|end▁of▁sentence|>", "</s>", "<|endoftext|>", "<|end_of_text|>")
-        )
+        ends = ("<|end▁of▁sentence|>", "<｜end▁of▁sentence｜>", "</s>", "<|endoftext|>", "<|end_of_text|>")
+        named = self._special(config, "eos_token", () if eos_id is not None else ends)
+        self.eos_id = eos_id if named is None else named
         if self.eos_id is None:
-            raise ValueError(
-                f"{path}: no end-of-sequence token; name it as eos_token in tokenizer_config.json beside it"
-            )
-        self.bos_id = self._special(config, "bos_token", ("<|begin▁of▁sentence|>", "<s>", "<|begin_of_text|>"))
+            raise ValueError(f"{TOKENIZERS_FILE}: no end of sequence; name it as eos_token in {CONFIG_FILE} beside it")
+        begins = ("<|begin▁of▁sentence|>", "<｜begin▁of▁sentence｜>", "<s>", "<|begin_of_text|>")
+        self.bos_id = None if config.get("bos_token", "") is None else self._special(config, "bos_token", begins)
         pad = self._special(config, "pad_token", ("<pad>", "[PAD]"))
         self.pad_id = self.eos_id if pad is None else pad
+        # Decoders of the Llama kind drop a text's first space; behind another token none is lost.
+        self._anchor = self._tokenizer.encode("a", add_special_tokens=False).ids[-1:]
+        self._anchor_text = self._tokenizer.decode(self._anchor, skip_special_tokens=True)
+        self._texts: dict[int, str] = {}
 
     def _special(self, config: dict, field: str, usual: tuple[str, ...]) -> int | None:
         named = config.get(field)
@@ -107,13 +137,21 @@ class JsonTokenizer:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+        return "".join(self.pieces(ids))
+
+    def _together(self, ids: list[int]) -> str:
+        return self._tokenizer.decode([*self._anchor, *ids], skip_special_tokens=True)[len(self._anchor_text) :]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Texts of the tokens; of a character that several tokens spell, the last of them holds it whole."""
         texts, start, ids = [], 0, [int(i) for i in ids]
         for end in range(1, len(ids) + 1):
-            text = self.decode(ids[start:end])
+            if end == start + 1 and ids[start] in self._texts:
+                text = self._texts[ids[start]]
+            else:
+                text = self._together(ids[start:end])
+                if end == start + 1:
+                    self._texts[ids[start]] = text
             if text.endswith("�") and end < len(ids):
                 texts.append("")
                 continue
@@ -121,18 +159,45 @@ class JsonTokenizer:
             start = end
         return texts
 
+    def save(self, directory: str) -> None:
+        """Write its files, as they were read."""
+        _write(directory, self.files)
+
+
+def _write(directory: str, files: dict[str, bytes]) -> None:
+    root = epath.Path(directory)
+    root.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (root / name).write_bytes(content)
+
 
 def load_tokenizer(directory: str) -> Tokenizer | None:
-    """The tokenizer in a model directory (`tokenizer.model` or `tokenizer.json`), or None where it has none."""
-    import json
+    """The tokenizer in a model directory (`tokenizer.model` or `tokenizer.json`), or None where it has none.
 
+    ValueError names a file that cannot be read.
+    """
     root = epath.Path(directory)
-    if (root / SENTENCEPIECE_FILE).exists():
-        return SentencePieceTokenizer((root / SENTENCEPIECE_FILE).read_bytes())
-    if (root / TOKENIZERS_FILE).exists():
-        config = root / "tokenizer_config.json"
-        return JsonTokenizer(str(root / TOKENIZERS_FILE), json.loads(config.read_text()) if config.exists() else None)
-    return None
+    files = {name: (root / name).read_bytes() for name in FILES if (root / name).exists()}
+    if SENTENCEPIECE_FILE in files:
+        try:
+            return SentencePieceTokenizer(files[SENTENCEPIECE_FILE], files)
+        except RuntimeError as error:
+            if TOKENIZERS_FILE not in files:
+                raise ValueError(f"{root / SENTENCEPIECE_FILE} is no SentencePiece model: {error}") from None
+    if TOKENIZERS_FILE not in files:
+        return None
+    config = json.loads(files.get(CONFIG_FILE, b"{}"))
+    try:
+        return JsonTokenizer(files[TOKENIZERS_FILE].decode(), config, _end_of_sequence(root), files)
+    except Exception as error:  # the library raises bare Exceptions
+        raise ValueError(f"{root / TOKENIZERS_FILE}: {error}") from None
+
+
+def _end_of_sequence(root) -> int | None:
+    """The eos_token_id of the model's config.json, the first where it lists several."""
+    path = root / "config.json"
+    found = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
+    return found[0] if isinstance(found, list) and found else found if isinstance(found, int) else None
 
 
 def train_sentencepiece(
