@@ -1,5 +1,6 @@
 """Policies of any kind from a path: a Hugging Face directory, our Orbax checkpoint, or a shipped name."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -11,6 +12,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from synthrl_jax.policy import decoder, hf_weights, sharding
+from synthrl_jax.policy.tensor_files import open_tensors
 
 ASSETS = epath.Path(__file__).parent.parent / "assets"
 CONFIG, PARAMS = "decoder.json", "params"
@@ -30,12 +32,7 @@ def load_pretrained(path, mesh: Mesh | None = None, dtype=None) -> Policy:
 
     dtype: float32 on CPU and bfloat16 on accelerators unless told. FileNotFoundError: nothing of the kind is there.
     """
-    directory = epath.Path(path)
-    if not directory.exists() and (ASSETS / str(path)).is_dir():
-        directory = ASSETS / str(path)
-    if not directory.is_dir():
-        shipped = sorted(child.name for child in ASSETS.iterdir() if child.is_dir()) if ASSETS.exists() else []
-        raise FileNotFoundError(f"{path} is neither a directory nor a shipped model ({', '.join(shipped) or 'none'})")
+    directory = find_pretrained(path)
     if (directory / CONFIG).exists():
         config, params = load_checkpoint(directory, mesh, dtype)
     else:
@@ -45,8 +42,22 @@ def load_pretrained(path, mesh: Mesh | None = None, dtype=None) -> Policy:
     return Policy(config, params, load_tokenizer(directory))
 
 
-def save_checkpoint(directory, config: decoder.DecoderConfig, params: decoder.Params, tokenizer_file=None):
-    """Write parameters as an Orbax checkpoint with the decoder's config beside them; replaces one that is there."""
+def find_pretrained(path):
+    """The directory of a path or a shipped name. FileNotFoundError: neither."""
+    directory = epath.Path(path)
+    if not directory.exists() and (ASSETS / str(path)).is_dir():
+        directory = ASSETS / str(path)
+    if not directory.is_dir():
+        shipped = sorted(child.name for child in ASSETS.iterdir() if child.is_dir()) if ASSETS.exists() else []
+        raise FileNotFoundError(f"{path} is neither a directory nor a shipped model ({', '.join(shipped) or 'none'})")
+    return directory
+
+
+def save_checkpoint(directory, config: decoder.DecoderConfig, params: decoder.Params, tokenizer=None):
+    """Write parameters as an Orbax checkpoint with the decoder's config and the tokenizer's files; replaces one that is there.
+
+    Every process of a multi-host run calls it and writes what its devices hold.
+    """
     import orbax.checkpoint as ocp
 
     directory = epath.Path(directory).absolute() if "://" not in str(directory) else epath.Path(directory)
@@ -54,9 +65,8 @@ def save_checkpoint(directory, config: decoder.DecoderConfig, params: decoder.Pa
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(directory / PARAMS, params, force=True)
     if jax.process_index() == 0:
-        if tokenizer_file is not None:
-            tokenizer_file = epath.Path(tokenizer_file)
-            (directory / tokenizer_file.name).write_bytes(tokenizer_file.read_bytes())
+        if tokenizer is not None:
+            tokenizer.save(str(directory))
         # last: a directory with a config holds whole parameters
         (directory / CONFIG).write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
@@ -103,6 +113,17 @@ def _check_shapes(directory, found, target):
     for name, shape in wanted.items():
         if found[name] != shape:
             raise hf_weights.WeightsError(f"{directory}: {name} has shape {found[name]}, the config asks for {shape}")
+
+
+def stored_dtype(directory) -> str:
+    """The type to keep when a pretrained directory is converted: bfloat16 where it is stored so, else float32."""
+    directory = epath.Path(directory)
+    if (directory / CONFIG).exists():
+        return json.loads((directory / CONFIG).read_text()).get("dtype", "float32")
+    hf_weights.read_config(directory)
+    with contextlib.ExitStack() as stack:
+        kinds = {tensor.dtype for tensor in open_tensors(directory, stack).values() if tensor.is_float}
+    return "bfloat16" if kinds == {"BF16"} else "float32"
 
 
 def checksum(params: decoder.Params) -> str:

@@ -26,9 +26,8 @@ LOGICAL = {
 
 # dimensions that a matrix contracts: its low-rank adapter splits the rest from them
 CONTRACTED = {"q": 1, "k": 1, "v": 1, "o": 2, "gate": 1, "up": 1, "down": 1}
-for _name, _inputs in CONTRACTED.items():
-    LOGICAL[f"{_name}_lora_a"] = (*LOGICAL[_name][:_inputs], "rank")
-    LOGICAL[f"{_name}_lora_b"] = ("rank", *LOGICAL[_name][_inputs:])
+LOGICAL |= {f"{name}_lora_a": (*LOGICAL[name][:inputs], "rank") for name, inputs in CONTRACTED.items()}
+LOGICAL |= {f"{name}_lora_b": ("rank", *LOGICAL[name][inputs:]) for name, inputs in CONTRACTED.items()}
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> Mesh:
