@@ -8,18 +8,18 @@ import bisect
 import collections
 import dataclasses
 import functools
-import itertools
+import operator
 import time
 from collections.abc import Iterable, Iterator
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from synthrl_jax.policy import decoder
 from synthrl_jax.rollouts import sampling, schedule, shared_prefix
-from synthrl_jax.rollouts.root import Completion, Root, Settings, tasks
-from synthrl_jax.rollouts.schedule import Job, Shape
+from synthrl_jax.rollouts.processes import mesh_of
+from synthrl_jax.rollouts.root import Completion, Root, Settings, Task, tasks
+from synthrl_jax.rollouts.schedule import Job, Needs, Shape
 from synthrl_jax.rollouts.static_sampler import empty, stop_conditions
 
 NEAR_TIE = 1e-4
@@ -43,27 +43,50 @@ class Stats:
     shape: Shape | None = None
 
 
-def sample(policy, roots: Iterable[Root], settings: Settings, seed: int) -> Iterator[Completion]:
+def sample(policy, roots, settings: Settings, seed: int, needs: Needs | None = None) -> Iterator[Completion]:
     """See `rollouts.sample`."""
-    for completion, _ in run(policy, roots, settings, seed, Stats()):
+    for completion, _ in run(policy, roots, settings, seed, Stats(), needs):
         yield completion
 
 
+def needs_of(policy, batches: Iterable[Iterable[Root]], settings: Settings) -> Needs | None:
+    """The needs of a workload of many batches, for `sample` to use the same programs on all of them."""
+    found = []
+    for roots in batches:
+        wanted = [task for task in tasks(roots, settings, policy.config.max_positions) if task.max_tokens]
+        if wanted:
+            found.append(_needs(wanted, schedule.jobs_of(wanted)))
+    return functools.reduce(operator.or_, found) if found else None
+
+
+def _needs(wanted: list[Task], jobs: list[Job]) -> Needs:
+    return schedule.needs_of(jobs, longest=max(task.max_tokens for task in wanted))
+
+
 def run(
-    policy, roots: Iterable[Root], settings: Settings, seed: int, stats: Stats, time_prefill: bool = False
+    policy,
+    roots: Iterable[Root],
+    settings: Settings,
+    seed: int,
+    stats: Stats,
+    needs: Needs | None = None,
+    time_prefill: bool = False,
 ) -> Iterator[tuple[Completion, np.ndarray]]:
     """Completions with how near a tie each token's draw was; fills `stats`."""
     config = policy.config
     wanted = tasks(roots, settings, config.max_positions)
     yield from ((empty(task, i), np.zeros(0)) for task in wanted if not task.max_tokens for i in range(task.n))
-    jobs = schedule.jobs_of([task for task in wanted if task.max_tokens])
-    if not jobs:
+    wanted = [task for task in wanted if task.max_tokens]
+    if not wanted:
         return
-    shape, jobs = schedule.plan(jobs, settings, longest=max(task.max_tokens for task in wanted), mesh=mesh_of(policy))
-    device = Device(policy, shape, settings, seed, stats, time_prefill)
+    jobs = schedule.jobs_of(wanted)
+    own = _needs(wanted, jobs)
+    shapes = schedule.plan(own if needs is None else needs | own, settings, mesh_of(policy))
+    jobs = schedule.cut(jobs, shapes[0])
+    device = Device(policy, shapes[0], settings, seed, stats, time_prefill)
     # on CPU the host's work is small and a late look leaves rows idle; on accelerators the device must not wait for it
     late = 0 if jax.default_backend() == "cpu" else 1
-    board, unread = Board(shape, jobs, settings, stats), collections.deque()
+    board, unread = Board(shapes, jobs, settings, stats), collections.deque()
     while board.unfinished():
         start = time.perf_counter()
         while picked := board.next_load():
@@ -77,8 +100,10 @@ def run(
             done = list(board.read(chunk))
             stats.host_seconds += time.perf_counter() - start
             yield from done
-        if not unread and (smaller := board.smaller()):
-            device.resize(*smaller)
+        while not unread and (change := board.next_shape()):
+            device.resize(*change, loads=bool(board.pending))
+    while change := board.shapes_left():  # compiled now, so that no later batch of this workload has to
+        device.resize(*change, loads=False)
 
 
 class Device:
@@ -88,6 +113,7 @@ class Device:
         self.config, self.shape, self.stats, self.time_prefill = policy.config, shape, stats, time_prefill
         self.key = sampling.seed_key(seed)
         self.stops = stop_conditions(policy, settings)
+        self.halved = False  # the prefix slots: then every load is as long as they are
         self.filters = None
         if settings.top_k or settings.top_p < 1.0:
             self.filters = (np.int32(settings.top_k), np.float32(settings.top_p))
@@ -105,41 +131,46 @@ class Device:
         start = time.perf_counter()
         self.stats.prefill_tokens += sum(job.length for job in jobs)
         self.stats.prefills += len(jobs)
-        fill = self.shape.jobs - len(jobs)
-        jobs, first_ids = jobs + jobs[-1:] * fill, first_ids + first_ids[-1:] * fill
-        places = places + places[-1:] * fill
-        T = min(self.shape.prefix, schedule.bucket(max(job.length for job in jobs), schedule.LEAST_PREFIX))
-        tokens_FxT = np.zeros((len(jobs), T), np.int32)
+        shape, half = self.shape, self.shape.prefix // 2
+        T = half if not self.halved and max(job.length for job in jobs) <= half else shape.prefix
+        tokens_FxT = np.zeros((shape.jobs, T), np.int32)
         for f, job in enumerate(jobs):
             tokens_FxT[f, : job.length] = job.root.tokens[: job.length]
-        table = schedule.table(jobs, first_ids, self.shape.tasks)
-        group_F, slot_F = np.array(places, np.int32).T
+        table = schedule.table(jobs, first_ids, shape.jobs, shape.tasks)
+        # what only fills the shape goes into no group
+        group_F, slot_F = np.array([*places, *[(shape.groups, 0)] * (shape.jobs - len(jobs))], np.int32).T
         load = shared_prefix.Load(
             tokens_FxT=tokens_FxT,
             group_F=group_F,
             slot_F=slot_F,
-            stamp_F=np.full(len(jobs), stamp, np.int32),
+            stamp_F=np.full(shape.jobs, stamp, np.int32),
             task_FxQxX=table.task_FxQx4,
             temperature_FxQ=table.temperature_FxQ,
             word_FxQx4=table.word_FxQx4,
             count_F=table.count_F,
+            jobs=np.int32(len(jobs)),
         )
-        self.state = shared_prefix.load(self.config, self.shape, self.weights, self.state, self.key, load)
+        self.state = shared_prefix.load(self.config, shape, self.weights, self.state, self.key, load)
         if self.time_prefill:
             jax.block_until_ready(self.state)
             self.stats.prefill_seconds += time.perf_counter() - start
 
-    def resize(self, shape: Shape, group_G: np.ndarray, row_GxR: np.ndarray) -> None:
-        """Go on with a smaller state."""
-        self.state = shared_prefix.resize(self.config, self.shape, shape, self.state, group_G, row_GxR)
-        self.shape = shape
+    def resize(self, shape: Shape, group_G, row_GxR, keep_GxR, loads: bool) -> None:
+        """Go on with a smaller state; `loads`: more roots will be loaded."""
+        self.state = shared_prefix.resize(self.config, self.shape, shape, self.state, group_G, row_GxR, keep_GxR)
+        only_prefix = shape.prefix < self.shape.prefix
+        self.halved, self.shape = self.halved or only_prefix, shape
+        # every program of a workload is compiled by its first batch, used there or not
+        self.decode(0)
+        if only_prefix and not loads:
+            self.load([], [], [], 0)
 
     def decode(self, enough: int) -> shared_prefix.Chunk:
         """Dispatch a chunk; its outputs come later."""
         self.state, chunk = shared_prefix.decode(
             self.config, self.shape, self.weights, self.state, self.stops, self.filters, np.int32(enough)
         )
-        self.stats.chunks += 1
+        self.stats.chunks += enough > 0
         return chunk
 
 
@@ -154,39 +185,28 @@ def layouts(config: decoder.DecoderConfig, shape: Shape):
     return unstack, jax.jit(shared_prefix.empty_state, static_argnums=(0, 1), out_shardings=specs[1])
 
 
-def mesh_of(policy) -> Mesh | None:
-    """The mesh that the parameters lie on, None for one device.
-
-    A process whose mesh has its own devices only draws alone: give each a share of the roots. On a mesh of several
-    processes all make the same decisions, which depend on tokens only.
-    """
-    where = jax.tree.leaves(policy.params)[0]
-    mesh = getattr(getattr(where, "sharding", None), "mesh", None)
-    return mesh if isinstance(mesh, Mesh) and mesh.size > 1 else None
-
-
 class Board:
     """What the host knows: which job is where, which tasks are done, and the last tokens of every row."""
 
-    def __init__(self, shape: Shape, jobs: list[Job], settings: Settings, stats: Stats):
-        self.shape, self.settings, self.stats = shape, settings, stats
-        self.least_batch = shape.batch // 8  # below that a step is hardly cheaper
+    def __init__(self, shapes: list[Shape], jobs: list[Job], settings: Settings, stats: Stats):
+        self.shape, *self.shapes = shapes
+        self.settings, self.stats = settings, stats
         self.pending = collections.deque(jobs)
-        self.free = collections.deque((g, slot) for slot in range(shape.slots) for g in range(shape.groups))
-        self.loaded: dict[tuple[int, int], Loaded] = {}
-        self.first_ids: list[int] = []  # of every job ever loaded, ascending
-        self.places: list[tuple[int, int]] = []
+        self.free = collections.deque((g, slot) for slot in range(self.shape.slots) for g in range(self.shape.groups))
+        self.loaded: list[Loaded] = []  # every job ever loaded, ids ascending
+        self.first_ids: list[int] = []
+        self.working = 0  # jobs loaded and not done
         self.next_id = 0
         self.loads = 0
         self.started = 0  # tasks whose first token was read
         self.window: list[np.ndarray] | None = None  # the last steps of every output, [steps, G R] each
-        self.active_GxR = np.zeros((shape.groups, shape.rows), bool)
+        self.active_GxR = np.zeros((self.shape.groups, self.shape.rows), bool)
 
     def unfinished(self) -> bool:
-        return bool(self.pending or self.loaded)
+        return bool(self.pending or self.working)
 
     def running(self) -> bool:
-        return bool(self.loaded)
+        return bool(self.working)
 
     def nothing_to_load(self) -> bool:
         """The tail: no root waits, and looking late saves nothing."""
@@ -207,52 +227,50 @@ class Board:
         first_ids = []
         for job, place in zip(jobs, places):
             first_ids.append(self.next_id)
-            self.loaded[place] = Loaded(job, self.next_id, len(job))
+            self.loaded.append(Loaded(job, self.next_id, len(job), place))
             self.next_id += len(job)
         self.first_ids += first_ids
-        self.places += places
+        self.working += n
         self.loads += 1
         return jobs, first_ids, places, self.loads
 
-    def smaller(self) -> tuple[Shape, np.ndarray, np.ndarray] | None:
-        """A shape of half the size or less that holds all that is left, and the groups and rows to keep."""
-        shape = self.shape
-        lengths = [job.length for job in itertools.islice(self.pending, 1)]
-        lengths += [loaded.job.length for loaded in self.loaded.values()]
-        if not lengths:
+    def next_shape(self) -> tuple[Shape, np.ndarray, np.ndarray, np.ndarray] | None:
+        """The next shape where it holds all that is left; the group, rows and liveness that each of its groups takes."""
+        if not self.shapes or not self.working:
             return None
-        prefix = schedule.bucket(max(lengths), schedule.LEAST_PREFIX)
-        prefix = prefix if 2 * prefix <= shape.prefix else shape.prefix
-        groups, rows = shape.groups, shape.rows
-        if not self.pending:
-            busy = len({group for group, _ in self.loaded})
-            most = int(self.active_GxR.sum(axis=1).max())
-            drawn = self.started == self.next_id
-            while groups % (2 * shape.data) == 0 and groups // 2 >= busy and groups * rows // 2 >= self.least_batch:
-                groups //= 2
-            while drawn and rows % 2 == 0 and rows // 2 >= most and groups * rows // 2 >= self.least_batch:
-                rows //= 2
-        after = dataclasses.replace(shape, groups=groups, rows=rows, prefix=prefix)
-        if after == shape:
-            return None
-        return after, *self._shrink(after)
+        after = self.shapes[0]
+        if after.prefix < self.shape.prefix:
+            left = [loaded.job.length for loaded in self.loaded if loaded.left] + [j.length for j in self.pending]
+            return self._change() if max(left) <= after.prefix else None
+        parts_G = -(-self.active_GxR.sum(axis=1) // after.rows)
+        drawn = not self.pending and self.started == self.next_id
+        return self._change() if drawn and parts_G.sum() <= after.groups else None
 
-    def _shrink(self, after: Shape) -> tuple[np.ndarray, np.ndarray]:
-        before, self.shape = self.shape, after
-        works_G = np.zeros(before.groups, bool)
-        works_G[[group for group, _ in self.loaded]] = True
-        # stable sorts keep the order of what works and put it first
-        group_G = np.argsort(~works_G, kind="stable")[: after.groups].astype(np.int32)
-        row_GxR = np.argsort(~self.active_GxR[group_G], axis=1, kind="stable")[:, : after.rows].astype(np.int32)
-        self.active_GxR = np.take_along_axis(self.active_GxR[group_G], row_GxR, axis=1)
+    def shapes_left(self) -> tuple[Shape, np.ndarray, np.ndarray, np.ndarray] | None:
+        """The next shape once all is done."""
+        return self._change() if self.shapes else None
+
+    def _change(self):
+        """Groups with more live rows than the next shape's groups hold are spread over several of its groups."""
+        before, (after, *self.shapes) = self.shape, self.shapes
+        self.shape = after
+        if (after.groups, after.rows) == (before.groups, before.rows):
+            row_GxR = np.broadcast_to(np.arange(after.rows, dtype=np.int32), self.active_GxR.shape)
+            return after, np.arange(after.groups, dtype=np.int32), row_GxR, np.ones_like(self.active_GxR)
+        parts_G = -(-self.active_GxR.sum(axis=1) // after.rows)
+        group_G = np.repeat(np.arange(before.groups), parts_G)
+        part_G = np.arange(len(group_G)) - np.repeat(np.cumsum(parts_G) - parts_G, parts_G)
+        fill = (0, after.groups - len(group_G))
+        group_G, part_G = np.pad(group_G, fill), np.pad(part_G, fill)
+        # live rows first, in their order
+        order_GxR = np.argsort(~self.active_GxR[group_G], axis=1, kind="stable")
+        row_GxR = np.take_along_axis(order_GxR, part_G[:, None] * after.rows + np.arange(after.rows), axis=1)
+        keep_GxR = np.arange(after.groups)[:, None] < after.groups - fill[1]
+        keep_GxR = np.take_along_axis(self.active_GxR[group_G], row_GxR, axis=1) & keep_GxR
         flat = (group_G[:, None] * before.rows + row_GxR).reshape(-1)
         self.window = [column[:, flat] for column in self.window] if self.window else None
-        moved = {int(old): new for new, old in enumerate(group_G)}
-        self.loaded = {(moved[group], slot): loaded for (group, slot), loaded in self.loaded.items()}
-        self.places = [(moved.get(group, -1), slot) for group, slot in self.places]
-        everywhere = ((g, slot) for slot in range(after.slots) for g in range(after.groups))
-        self.free = collections.deque(place for place in everywhere if place not in self.loaded)
-        return group_G, row_GxR
+        self.active_GxR = keep_GxR
+        return after, group_G.astype(np.int32), row_GxR.astype(np.int32), keep_GxR
 
     def read(self, chunk: shared_prefix.Chunk) -> Iterator[tuple[Completion, np.ndarray]]:
         """Completions that end in this chunk; frees the places of jobs that are done."""
@@ -285,12 +303,11 @@ class Board:
         self.window = [column[-keep:] for column in columns]
 
     def _finish(self, task: int, columns: list[np.ndarray], finish: str) -> tuple[Completion, np.ndarray]:
-        place = self.places[bisect.bisect_right(self.first_ids, task) - 1]
-        loaded = self.loaded[place]
+        loaded = self.loaded[bisect.bisect_right(self.first_ids, task) - 1]
         loaded.left -= 1
         if not loaded.left:
-            del self.loaded[place]
-            self.free.append(place)
+            self.working -= 1
+            self.free.append(loaded.place)
         job, at = loaded.job, task - loaded.first_id
         token, logprob, model_logprob, gap = columns
         completion = Completion(
@@ -307,11 +324,12 @@ class Board:
 
 @dataclasses.dataclass
 class Loaded:
-    """A job in its place; `left` of its tasks are not done."""
+    """A job in its place (group, slot); `left` of its tasks are not done."""
 
     job: Job
     first_id: int
     left: int
+    place: tuple[int, int]
 
 
 _OUTPUTS = ("token_CxGxR", "logprob_CxGxR", "model_logprob_CxGxR", "gap_CxGxR")

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from synthrl_jax.rollouts import sampling
 from synthrl_jax.rollouts.root import Root, Settings, Task
 
-LEAST_PREFIX, LEAST_SUFFIX = 16, 32
+LEAST_PREFIX, LEAST_SUFFIX, LEAST_BATCH = 16, 32, 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,37 +90,76 @@ def jobs_of(wanted: Sequence[Task]) -> list[Job]:
     return sorted(jobs, key=lambda job: -job.length)
 
 
-def plan(jobs: Sequence[Job], settings: Settings, longest: int, mesh: Mesh | None = None) -> tuple[Shape, list[Job]]:
-    """The device's shape for these jobs, and the jobs in loading order, cut finer where there are fewer than groups.
+@dataclasses.dataclass(frozen=True)
+class Needs:
+    """What decides a shape. A workload of many batches plans by the most of each (`|`), and compiles once."""
 
-    `longest`: tokens that a continuation may have. The groups divide over the mesh's data axes.
+    roots: int
+    tasks: int
+    tasks_per_root: int
+    prefix: int  # tokens of the longest root
+    median: int  # tokens of the middle one
+    longest: int  # tokens that a continuation may have
+
+    def __or__(self, other: "Needs") -> "Needs":
+        return Needs(*map(max, dataclasses.astuple(self), dataclasses.astuple(other)))
+
+
+def needs_of(jobs: Sequence[Job], longest: int) -> Needs:
+    """The needs of one batch's jobs, the longest first."""
+    sizes = [len(job) for job in jobs]
+    return Needs(len(jobs), sum(sizes), max(sizes), jobs[0].length, jobs[len(jobs) // 2].length, longest)
+
+
+def plan(needs: Needs, settings: Settings, mesh: Mesh | None = None) -> list[Shape]:
+    """The device's shapes, each to follow the one before: the whole batch, then less of it as work runs out.
+
+    The groups divide over the mesh's data axes. Prefix slots are halved once the long half of the roots is done, rows (or
+    groups of one row) when all tasks are drawn. A batch visits all of them, so that the next one compiles nothing.
     """
     data = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
-    total = sum(len(job) for job in jobs)
-    batch = max(data, min(power_of_two(total), settings.rows // data * data))
+    batch = max(data, min(power_of_two(needs.tasks), settings.rows // data * data))
     # a quarter of a root's tasks at a time: rows of one root end together, and the tail of one is the start of the next
-    rows = power_of_two(max(1.0, total / len(jobs) / 4))
-    rows = max(rows, power_of_two(batch / len(jobs)))
+    rows = power_of_two(max(1.0, needs.tasks / needs.roots / 4))
+    rows = max(rows, power_of_two(batch / needs.roots))
     rows = max(1, min(rows, batch // data))
     groups = max(data, batch // rows // data * data)
-    if len(jobs) < groups:
-        parts = -(-groups // len(jobs))
-        jobs = [part for job in jobs for part in job.split(parts)]
+    parts = max(1, -(-groups // needs.roots))
     # a second prefix lets a root start while the last rows of the one before it run out; rows that are alone in their
     # group would read twice the prefix for it, so there the host is called as soon as enough of them have ended
-    slots = 1 if rows == 1 or len(jobs) <= groups else 2
+    slots = 1 if rows == 1 or needs.roots * parts <= groups else 2
     shape = Shape(
         groups=groups,
         rows=rows,
         slots=slots,
-        prefix=bucket(max(job.length for job in jobs), LEAST_PREFIX),
-        suffix=bucket(longest, LEAST_SUFFIX),
-        tasks=max(8, 1 << math.ceil(math.log2(max(len(job) for job in jobs)))),
+        prefix=bucket(needs.prefix, LEAST_PREFIX, 2),
+        suffix=bucket(needs.longest, LEAST_SUFFIX, 4),
+        tasks=bucket(-(-needs.tasks_per_root // parts), 8, 1),
         chunk=32,
         jobs=max(1, min(8, groups * slots // 8)),
         mesh=mesh,
     )
-    return shape, jobs
+    shapes = [shape]
+    if needs.roots > groups * slots and 2 * needs.median <= shape.prefix:
+        shapes.append(dataclasses.replace(shape, prefix=shape.prefix // 2))
+    # below an eighth of the batch, or sixteen rows, a step is hardly cheaper
+    while shapes[-1].batch // 2 >= max(LEAST_BATCH, shape.batch // 8):
+        last = shapes[-1]
+        if last.rows > 1:
+            shapes.append(dataclasses.replace(last, rows=last.rows // 2))
+        elif last.groups % (2 * data) == 0:
+            shapes.append(dataclasses.replace(last, groups=last.groups // 2))
+        else:
+            break
+    return shapes
+
+
+def cut(jobs: Sequence[Job], shape: Shape) -> list[Job]:
+    """The jobs in loading order, cut finer where there are fewer than groups."""
+    if len(jobs) >= shape.groups:
+        return list(jobs)
+    parts = -(-shape.groups // len(jobs))
+    return [part for job in jobs for part in job.split(parts)]
 
 
 def power_of_two(value: float) -> int:
@@ -128,15 +167,13 @@ def power_of_two(value: float) -> int:
     return 1 << max(0, round(math.log2(value)))
 
 
-def bucket(length: int, smallest: int) -> int:
-    """The next of smallest x (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, ...): at most a quarter of a bucket is empty
-    beyond the first few."""
-    size = step = smallest
-    while size < length:
-        if size >= 8 * step:
-            step *= 2
-        size += step
-    return size
+def bucket(length: int, smallest: int, parts: int) -> int:
+    """The next of smallest x 2^i x (1 + j / parts): few shapes, at most one part in `parts` + 1 of a bucket is empty."""
+    size = smallest
+    while 2 * size < length:
+        size *= 2
+    step = max(1, size // parts)
+    return max(size, -(-length // step) * step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,9 +186,8 @@ class Table:
     count_F: np.ndarray
 
 
-def table(jobs: Sequence[Job], first_ids: Sequence[int], Q: int) -> Table:
-    """Task tables of some jobs; the tasks of a job have the ids first_id, first_id + 1, ..."""
-    F = len(jobs)
+def table(jobs: Sequence[Job], first_ids: Sequence[int], F: int, Q: int) -> Table:
+    """Task tables of up to F jobs; the tasks of a job have the ids first_id, first_id + 1, ..."""
     out = Table(
         np.zeros((F, Q, 4), np.int32),
         np.ones((F, Q), np.float32),

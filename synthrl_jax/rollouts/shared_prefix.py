@@ -171,7 +171,7 @@ def prefill(config: decoder.DecoderConfig, weights, tokens_FxT):
 
 
 class Load(NamedTuple):
-    """F jobs to load, each into one prefix slot of one group; a job may stand twice to fill the shape."""
+    """Up to F jobs to load, each into one prefix slot of one group; what fills the shape is for group G: none."""
 
     tokens_FxT: Any
     group_F: Any
@@ -181,6 +181,7 @@ class Load(NamedTuple):
     temperature_FxQ: Any
     word_FxQx4: Any
     count_F: Any
+    jobs: Any  # how many are real
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
@@ -208,7 +209,7 @@ def load(config: decoder.DecoderConfig, shape: Shape, weights, state: State, key
             new_1xKxTxd = jax.lax.dynamic_slice_in_dim(new_FxKxTxd, f, 1)
             return jax.lax.dynamic_update_slice(prefix, new_1xKxTxd.astype(prefix.dtype), start)
 
-        return jax.lax.fori_loop(0, len(jobs.group_F), one, prefix_GxKxLPxd)
+        return jax.lax.fori_loop(0, jobs.jobs, one, prefix_GxKxLPxd)
 
     layers = tuple(
         layer._replace(prefix_k=place(layer.prefix_k, k), prefix_v=place(layer.prefix_v, v))
@@ -319,8 +320,13 @@ def attend_with(layer: Layer, shape: Shape, rows: Rows, cursor):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def resize(config: decoder.DecoderConfig, before: Shape, after: Shape, state: State, group_G, row_GxR) -> State:
-    """The state with fewer groups, rows a group or tokens a prefix slot: those groups and rows of them that still work."""
+def resize(
+    config: decoder.DecoderConfig, before: Shape, after: Shape, state: State, group_G, row_GxR, keep_GxR
+) -> State:
+    """The state with fewer groups, rows a group or tokens a prefix slot.
+
+    Group g takes the prefixes and the queue of group_G[g] and the rows row_GxR[g] of it, at work only where keep_GxR.
+    """
     K, d = state.layers[0].prefix_k.shape[1], state.layers[0].prefix_k.shape[-1]
 
     def prefix(old_GxKxLPxd):
@@ -341,7 +347,9 @@ def resize(config: decoder.DecoderConfig, before: Shape, after: Shape, state: St
         for layer in state.layers
     )
     queue = jax.tree.map(lambda old: old[group_G], state.queue)
-    return constrained(config, after, State(layers, jax.tree.map(rows, state.rows), queue, state.cursor))
+    new_rows = jax.tree.map(rows, state.rows)
+    new_rows = new_rows._replace(active_GxR=new_rows.active_GxR & keep_GxR)
+    return constrained(config, after, State(layers, new_rows, queue, state.cursor))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)

@@ -52,7 +52,11 @@ def bucket(length: int, smallest: int = SMALLEST_BUCKET) -> int:
     return between if power >= 4 * smallest and length <= between else power
 
 
-def sample(policy, roots: Iterable[Root], settings: Settings, seed: int) -> Iterator[Completion]:
+def needs_of(policy, batches, settings: Settings) -> None:
+    """Nothing: the shapes of this sampler follow its batches."""
+
+
+def sample(policy, roots: Iterable[Root], settings: Settings, seed: int, needs: None = None) -> Iterator[Completion]:
     """See `rollouts.sample`."""
     config = policy.config
     key = sampling.seed_key(seed)

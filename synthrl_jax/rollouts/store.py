@@ -11,10 +11,12 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 
+import jax
 import numpy as np
 from etils import epath
 from tqdm import tqdm
 
+from synthrl_jax.rollouts import processes
 from synthrl_jax.rollouts.root import Completion, Root, Settings
 
 FORMAT = 1
@@ -34,37 +36,50 @@ def sample_to_store(
     seed: int,
     *,
     shard_roots: int = 64,
-    share: tuple[int, int] = (0, 1),
+    share: tuple[int, int] | None = None,
     label: str = "rollouts",
     progress: bool = True,
 ) -> Iterator[Completion]:
     """Sample what the store still lacks, at once; gives its completions, ordered by root, fork and index.
 
-    share (i, n) samples every n-th shard from the i-th on: one process of n; the others' are then not read. A progress
-    line under `label` shows on terminals unless progress is False. StoreMismatch: the store was begun with other inputs.
+    share (i, n) samples every n-th shard from the i-th on: one process of n; the others' are then not read. None: the
+    share of this process of a pod (`processes.share_of`), and then all processes leave with the whole store written.
+    A progress line under `label` shows on terminals unless progress is False. StoreMismatch: it was begun with other inputs.
     """
     from synthrl_jax import rollouts
     from synthrl_jax.policy.checkpoint import checksum
 
     directory, roots = epath.Path(directory), list(roots)
+    pod, share = share is None, processes.share_of(policy) if share is None else share
+    # processes that draw the same together leave the writing to the first
+    writes = share[1] > 1 or jax.process_index() == 0
     weights = checksum(policy.params)
-    begin(directory, manifest(roots, settings, seed, weights, shard_roots))
-    numbers = range(share[0], -(-len(roots) // shard_roots), share[1])
+    parts = [roots[first : first + shard_roots] for first in range(0, len(roots), shard_roots)]
+    if writes:
+        begin(directory, manifest(roots, settings, seed, weights, shard_roots))
+    numbers = range(share[0], len(parts), share[1])
     done = [number for number in numbers if shard_path(directory, number).exists()]
+    if pod:
+        processes.barrier(f"{label}: all know what is done")
+    # the shapes of all shards are those of the largest needs, whichever are still to be sampled
+    needs = rollouts.workload_needs(policy, parts, settings) if len(done) < len(numbers) else None
     bar = tqdm(total=len(numbers), initial=len(done), unit="shard", desc=label, disable=None if progress else True)
     tokens, start = 0, time.monotonic()
     with bar:
         for number in sorted(set(numbers) - set(done)):
-            part = roots[number * shard_roots : (number + 1) * shard_roots]
+            part = parts[number]
             place = {
                 (root.id, fork.position): (i, f) for i, root in enumerate(part) for f, fork in enumerate(root.forks)
             }
-            found = rollouts.sample(policy, part, settings, seed)
+            found = rollouts.sample(policy, part, settings, seed, needs)
             ordered = sorted(found, key=lambda c: (*place[c.root_id, c.fork], c.index))
-            write_shard(shard_path(directory, number), ordered, weights)
+            if writes:
+                write_shard(shard_path(directory, number), ordered, weights)
             tokens += sum(len(completion.tokens) for completion in ordered)
             bar.set_postfix_str(f"{tokens / (time.monotonic() - start):,.0f} tokens/s", refresh=False)
             bar.update()
+    if pod:
+        processes.barrier(f"{label}: all is written")
     return (completion for number in numbers for completion in read_shard(shard_path(directory, number)))
 
 
@@ -108,7 +123,7 @@ def shard_path(directory: epath.Path, number: int) -> epath.Path:
 
 def write_atomically(path: epath.Path, content: bytes):
     """Write beside the place and rename: a reader sees nothing or all of it."""
-    beside = path.parent / f".{path.name}.{os.getpid()}"
+    beside = path.parent / f".{path.name}.{jax.process_index()}.{os.getpid()}"
     beside.write_bytes(content)
     beside.replace(path)
 
@@ -131,6 +146,10 @@ def write_shard(path: epath.Path, completions: Sequence[Completion], weights: st
     }
     if completions and completions[0].model_logprobs is not None:
         arrays["model_logprobs"] = flat((c.model_logprobs for c in completions), np.float32)
+    if completions and completions[0].prompt_logprobs is not None:
+        # once per fork, not once per rollout of it
+        by_fork = {(c.root_id, c.fork): c.prompt_logprobs for c in completions}
+        arrays["prompt_logprobs"] = flat(by_fork.values(), np.float32)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     write_atomically(path, buffer.getvalue())
@@ -141,6 +160,11 @@ def read_shard(path) -> Iterator[Completion]:
     with epath.Path(path).open("rb") as file, np.load(file) as arrays:
         columns = {name: arrays[name] for name in arrays.files}
     ends = np.cumsum(columns["length"])
+    prompts, start = {}, 0
+    if "prompt_logprobs" in columns:
+        for fork in dict.fromkeys(zip(columns["root_id"].tolist(), columns["fork"].tolist())):
+            prompts[fork] = tuple(columns["prompt_logprobs"][start : start + fork[1]].tolist())
+            start += fork[1]
     for row, (end, length) in enumerate(zip(ends.tolist(), columns["length"].tolist())):
         span = slice(end - length, end)
         model = columns.get("model_logprobs")
@@ -152,6 +176,7 @@ def read_shard(path) -> Iterator[Completion]:
             logprobs=tuple(columns["logprobs"][span].tolist()),
             finish=FINISHES[columns["finish"][row]],
             model_logprobs=None if model is None else tuple(model[span].tolist()),
+            prompt_logprobs=prompts.get((str(columns["root_id"][row]), int(columns["fork"][row]))),
         )
 
 
