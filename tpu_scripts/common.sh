@@ -1,0 +1,150 @@
+# shellcheck shell=bash disable=SC2034
+# What every script here shares: settings from one env file and flags, one way to call gcloud, states and their reasons.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+program=$(basename "$0")
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "$program: $*"; exit 1; }
+wrong() { say "$program: $*"; exit 2; }
+
+# settings [flag]...: read the env file, then the flags, which win. What follows `--` is left in REST; unknown flags too
+# where a script sets OWN=1 and looks through REST itself.
+settings() {
+  local args=("$@") i file=${TPU_ENV:-tpu.env}
+  for ((i = 0; i < ${#args[@]}; i++)); do
+    case ${args[i]} in
+      --env) file=${args[i + 1]:-} ;;
+      --env=*) file=${args[i]#*=} ;;
+      --) break ;;
+    esac
+  done
+  if [[ -f $file ]]; then
+    # shellcheck disable=SC1090
+    source "$file"
+  elif [[ $* == *--env* ]]; then
+    wrong "no such file: $file"
+  fi
+  PROJECT=${PROJECT:-} ZONE=${ZONE:-} NAME=${NAME:-synthrl} TYPE=${TYPE:-} MODE=${MODE:-on-demand} SLICES=${SLICES:-1}
+  RUNTIME=${RUNTIME:-} WORKDIR=${WORKDIR:-} WAIT=${WAIT:-60} POLL=${POLL:-20} DRY=${DRY:-0} YES=${YES:-0} REST=()
+  while (($#)); do
+    local flag=$1 value
+    shift
+    case $flag in
+      --dry-run) DRY=1 ;;
+      --yes) YES=1 ;;
+      --help | -h) sed -n '2,/^$/s/^# \{0,1\}//p' "$0"; exit 0 ;;
+      --) REST+=("$@"); break ;;
+      --env | --project | --zone | --name | --type | --mode | --slices | --runtime | --workdir | --wait | --poll)
+        (($#)) || wrong "$flag: no value given"
+        value=$1; shift; setting "${flag#--}" "$value" ;;
+      --env=* | --project=* | --zone=* | --name=* | --type=* | --mode=* | --slices=* | --runtime=* | --workdir=* | --wait=* | --poll=*)
+        value=${flag#*=}; flag=${flag%%=*}; setting "${flag#--}" "$value" ;;
+      *) if [[ ${OWN:-0} == 1 ]]; then REST+=("$flag"); else wrong "unknown argument $flag (--help tells)"; fi ;;
+    esac
+  done
+  local missing=()
+  [[ -n $PROJECT ]] || missing+=(PROJECT)
+  [[ -n $ZONE ]] || missing+=(ZONE)
+  [[ -n $TYPE ]] || missing+=(TYPE)
+  ((${#missing[@]} == 0)) || wrong "not set: ${missing[*]} (in $file, or as flags)"
+  case $MODE in on-demand | spot | queued | queued-spot) ;; *) wrong "MODE=$MODE: on-demand, spot, queued or queued-spot" ;; esac
+  [[ $SLICES =~ ^[1-9][0-9]*$ ]] || wrong "SLICES=$SLICES: a number of slices"
+  [[ $SLICES == 1 || $MODE == queued* ]] || wrong "SLICES=$SLICES: several slices come as a queued resource (MODE=queued)"
+  where=("--project=$PROJECT" "--zone=$ZONE")
+}
+
+setting() {
+  case $1 in
+    env) ;;
+    project) PROJECT=$2 ;; zone) ZONE=$2 ;; name) NAME=$2 ;; type) TYPE=$2 ;; mode) MODE=$2 ;; slices) SLICES=$2 ;;
+    runtime) RUNTIME=$2 ;; workdir) WORKDIR=$2 ;; wait) WAIT=$2 ;; poll) POLL=$2 ;;
+  esac
+}
+
+# The TPU VM image of an accelerator type.
+runtime() {
+  if [[ -n $RUNTIME ]]; then echo "$RUNTIME"; return; fi
+  case $TYPE in
+    v5litepod-* | v5lite-*) echo v2-alpha-tpuv5-lite ;;
+    v5p-*) echo v2-alpha-tpuv5 ;;
+    v6e-*) echo v2-alpha-tpuv6e ;;
+    v4-*) echo tpu-ubuntu2204-base ;;
+    *) wrong "TYPE=$TYPE: v4-N, v5litepod-N, v5p-N or v6e-N (for another one give RUNTIME too)" ;;
+  esac
+}
+
+# The nodes of the request, one a line: NAME, or NAME-0 .. of several slices.
+nodes() {
+  if [[ $SLICES == 1 ]]; then echo "$NAME"; else seq -f "$NAME-%.0f" 0 $((SLICES - 1)); fi
+}
+
+quoted() {
+  local word
+  for word in "$@"; do
+    if [[ $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]]; then printf '%s ' "$word"; else printf "'%s' " "${word//\'/\'\\\'\'}"; fi
+  done
+}
+
+# run COMMAND ...: run it, or with --dry-run print it, ready to be pasted.
+run() {
+  if [[ $DRY == 1 ]]; then quoted "$@" | sed 's/ $//'; echo; else "$@"; fi
+}
+
+# ask ANSWER COMMAND ...: its output in $answer, "" where gcloud finds no such thing; a dry run prints the command and
+# takes ANSWER instead. Other errors end the script with what gcloud said.
+ask() {
+  local assumed=$1 errors
+  shift
+  if [[ $DRY == 1 ]]; then run "$@"; answer=$assumed; return; fi
+  errors=$(mktemp)
+  if ! answer=$("$@" 2>"$errors"); then
+    if grep -q -i -E 'NOT_FOUND|not found' "$errors"; then
+      answer=""
+    else
+      cat "$errors" >&2; explain "$errors"; rm -f "$errors"; exit 1
+    fi
+  fi
+  rm -f "$errors"
+}
+
+tpu_state() { ask "$1" gcloud compute tpus tpu-vm describe "$2" "${where[@]}" '--format=value(state)'; }
+queued_state() { ask "$1" gcloud compute tpus queued-resources describe "$NAME" "${where[@]}" '--format=value(state.state)'; }
+
+# explain FILE: what to do about the usual causes of what gcloud said.
+explain() {
+  if grep -q -i -E 'quota' "$1"; then
+    say "-> quota: ask for more of this chip in $ZONE (console, IAM & Admin > Quotas, TPU), or take a smaller TYPE, another ZONE, or MODE=spot: it has a quota of its own"
+  elif grep -q -i -E 'no more capacity|stockout|RESOURCE_EXHAUSTED|insufficient capacity' "$1"; then
+    say "-> no capacity in $ZONE now: MODE=queued or queued-spot waits in line; or take another ZONE"
+  elif grep -q -i -E 'PERMISSION_DENIED|permission' "$1"; then
+    say "-> permission: \`gcloud auth login\`, the role roles/tpu.admin on $PROJECT, and the API: \`gcloud services enable tpu.googleapis.com --project=$PROJECT\`"
+  elif grep -q -i -E 'invalid.*accelerator|accelerator type .* not found|not available in' "$1"; then
+    say "-> $ZONE has no $TYPE: \`gcloud compute tpus accelerator-types list --zone=$ZONE\` lists what it has"
+  fi
+}
+
+# attempt COMMAND ...: like run, with an explanation when it fails.
+attempt() {
+  if [[ $DRY == 1 ]]; then run "$@"; return; fi
+  local errors status=0
+  errors=$(mktemp)
+  "$@" 2> >(tee "$errors" >&2) || status=$?
+  ((status == 0)) || { sleep 0.2; explain "$errors"; } # tee may still be writing
+  rm -f "$errors"
+  return "$status"
+}
+
+# on_workers WORKER COMMAND: run a command on one worker or `all` of each node.
+on_workers() {
+  local node status=0
+  for node in $(nodes); do
+    run gcloud compute tpus tpu-vm ssh "$node" "${where[@]}" "--worker=$1" "--command=$2" || status=$?
+  done
+  return "$status"
+}
+
+# What the workers are told to do (see there), and what to do first where a worker may not be set up.
+remote="bash synthrl_jax/tpu_scripts/worker.sh"
+if_set_up="[ -e synthrl_jax ] || { echo \"\$(hostname) absent (not set up)\"; exit 0; };"

@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Create the TPU and wait until it is ready; does nothing where it is ready already.
+#
+#   tpu_scripts/create.sh [--env FILE] [--project P] [--zone Z] [--name N] [--type v5litepod-64] [--mode on-demand|spot|queued|queued-spot]
+#                         [--slices N] [--runtime IMAGE] [--wait MINUTES] [--dry-run]
+# A preempted or stopped one is brought back. --wait 0 waits for ever (in a queue it may be hours).
+
+source "$(dirname "$0")/common.sh"
+settings "$@"
+
+spot=()
+[[ $MODE != *spot ]] || spot=(--spot)
+image=$(runtime)
+
+create_queued() {
+  local node=("--node-id=$NAME")
+  [[ $SLICES == 1 ]] || node=("--node-count=$SLICES" "--node-prefix=$NAME")
+  attempt gcloud compute tpus queued-resources create "$NAME" "${where[@]}" "${node[@]}" "--accelerator-type=$TYPE" \
+    "--runtime-version=$image" ${spot[@]+"${spot[@]}"} --async --quiet
+}
+
+remove_queued() { run gcloud compute tpus queued-resources delete "$NAME" "${where[@]}" --force --quiet; }
+
+create_now() {
+  attempt gcloud compute tpus tpu-vm create "$NAME" "${where[@]}" "--accelerator-type=$TYPE" "--version=$image" \
+    ${spot[@]+"${spot[@]}"} --quiet
+}
+
+# wait_for STATE QUESTION ...: poll until the answer is STATE, telling each change.
+wait_for() {
+  local wanted=$1 before="" start=$SECONDS
+  shift
+  while "$@" "$wanted" && [[ $answer != "$wanted" ]]; do
+    [[ $answer == "$before" ]] || say "$NAME: ${answer:-gone}, waiting for $wanted$(reason)"
+    before=$answer
+    case $answer in
+      FAILED | SUSPENDED | PREEMPTED | TERMINATED | DELETING | "") die "$NAME is ${answer:-gone}$(reason); the same command again makes a new one" ;;
+    esac
+    ((WAIT == 0 || SECONDS - start < 60 * WAIT)) || die "$NAME is still $answer after $WAIT minutes$(reason); the same command goes on waiting"
+    sleep "$POLL"
+  done
+}
+
+reason() {
+  local text=""
+  if [[ $MODE == queued* ]]; then
+    text=$(gcloud compute tpus queued-resources describe "$NAME" "${where[@]}" '--format=value(state.stateInitiator,state.failedData.error.message)' 2>/dev/null || true)
+  fi
+  case ${answer:-} in
+    WAITING_FOR_RESOURCES) text="no capacity yet; the request keeps its place in line $text" ;;
+    REPAIRING) text="maintenance $text" ;;
+    PREEMPTED | SUSPENDED) text="its capacity was taken back $text" ;;
+  esac
+  [[ -z ${text// /} ]] || echo " (${text% })"
+}
+
+ask_node() { tpu_state "$1" "$(nodes | head -1)"; }
+
+if [[ $MODE == queued* ]]; then
+  queued_state ""
+  case $answer in
+    "") create_queued ;;
+    ACTIVE) ask_node READY
+      if [[ $answer != READY ]]; then remove_queued; create_queued; fi ;;
+    FAILED) say "the earlier request failed$(reason)"; remove_queued; create_queued ;;
+    SUSPENDED | SUSPENDING) remove_queued; create_queued ;;
+  esac
+  wait_for ACTIVE queued_state
+else
+  ask_node ""
+  case $answer in
+    "") create_now ;;
+    PREEMPTED | TERMINATED) say "$NAME is $answer: made anew"
+      run gcloud compute tpus tpu-vm delete "$NAME" "${where[@]}" --quiet
+      create_now ;;
+    STOPPED) run gcloud compute tpus tpu-vm start "$NAME" "${where[@]}" ;;
+  esac
+fi
+wait_for READY ask_node
+say "$NAME is ready: $TYPE in $ZONE"

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Pack the files that git tracks, as they are on disk (of an unpacked archive: all files), into FILE.
+#
+#   tpu_scripts/pack.sh FILE
+
+set -euo pipefail
+cd "$(dirname "$0")/.."
+list() {
+  if [[ -e .git ]]; then git ls-files -z; else find . -type f -not -path './.*' -not -path '*/__pycache__/*' -print0; fi
+}
+list | while IFS= read -r -d '' file; do [[ ! -e $file ]] || printf '%s\0' "$file"; done | tar --null -czf "$1" -T -

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# The state of the TPU, and a line for each worker: running, ended with a code, gone or never started, and its last words.
+#
+#   tpu_scripts/status.sh [--env FILE] [--dry-run]
+
+source "$(dirname "$0")/common.sh"
+settings "$@"
+
+for node in $(nodes); do
+  tpu_state READY "$node"
+  [[ $DRY == 1 ]] || echo "$node: ${answer:-absent}"
+  [[ $answer == READY ]] || exit 0
+done
+on_workers all "$if_set_up $remote status" || die "not every worker answers: preempted, or under maintenance? tpu_scripts/babysit.sh would see to it"
