@@ -8,7 +8,18 @@ import pytest
 
 from synthrl_jax.policy import decoder
 from synthrl_jax.policy.checkpoint import Policy
-from synthrl_jax.rollouts import Fork, Root, Settings, grouped_sampler, sample, schedule, shared_prefix
+from synthrl_jax.rollouts import (
+    Fork,
+    Root,
+    Settings,
+    grouped_sampler,
+    sample,
+    sample_to_store,
+    schedule,
+    shared_prefix,
+    store,
+    workload_needs,
+)
 from synthrl_jax.rollouts.grouped_sampler import NEAR_TIE, Stats
 
 VOCAB = 97
@@ -109,20 +120,50 @@ def test_the_order_of_roots_and_the_size_of_the_batch_change_no_token():
     assert sum(first[task] != other[task] for task in first) <= 1
 
 
-def test_long_work_after_the_first_batches_compiles_nothing():
-    policy, rng = random_policy(), np.random.default_rng(0)
-    settings = Settings(max_tokens=24, stop_ids=(3,), rows=16, sampler="grouped")
+@pytest.fixture
+def compiled():
+    """Grows by one for every program that is compiled (or read from the compile cache) from here on."""
+    events = []
 
-    def work(seed):
-        roots = [
-            Root(f"{seed}-{i}", rng.integers(0, VOCAB, int(rng.integers(17, 33))), [9, 17], n=4) for i in range(12)
-        ]
-        return len(list(sample(policy, roots, settings, seed)))
+    def listen(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            events.append(seconds)
 
-    work(0)
-    sizes = shared_prefix.load._cache_size(), shared_prefix.decode._cache_size()
-    assert work(1) == 12 * 2 * 4
-    assert (shared_prefix.load._cache_size(), shared_prefix.decode._cache_size()) == sizes
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield events
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def uneven_roots(count: int) -> list[Root]:
+    """Roots of very different lengths, forks and numbers of rows."""
+    rng = np.random.default_rng(0)
+    return [
+        Root(str(i), rng.integers(0, VOCAB, int(rng.integers(5, 60))), [3, 5][: 1 + i % 2], n=int(rng.integers(1, 8)))
+        for i in range(count)
+    ]
+
+
+def test_later_batches_of_a_workload_compile_nothing(compiled):
+    policy, roots = random_policy(), uneven_roots(35)
+    settings = Settings(max_tokens=24, stop_ids=(3,), rows=32, sampler="grouped")
+    batches = [roots[i : i + 8] for i in range(0, 35, 8)]  # the last one is smaller
+    needs = workload_needs(policy, batches, settings)
+    drawn, counts = 0, []
+    for seed, batch in enumerate(batches):
+        drawn += len(list(sample(policy, batch, settings, seed, needs)))
+        counts.append(len(compiled))
+    assert drawn == sum(root.n * len(root.forks) for root in roots)
+    assert counts[0] > 3 and set(counts[1:]) == {counts[0]}
+
+
+def test_a_store_compiles_as_often_for_many_shards_as_for_one(compiled, tmp_path):
+    policy = random_policy(kv_heads=1)
+    settings = Settings(max_tokens=23, stop_ids=(3,), rows=16, sampler="grouped")
+    counts, write = [], store.write_shard
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "write_shard", lambda *args: (counts.append(len(compiled)), write(*args)))
+        sample_to_store(tmp_path, policy, uneven_roots(20), settings, 0, shard_roots=4, progress=False)
+    assert len(counts) == 5 and counts[0] > 3 and set(counts) == {counts[0]}
 
 
 def test_idle_rows_are_few_when_work_is_plenty():

@@ -53,13 +53,25 @@ def test_model_logprobs_are_kept_where_they_were_asked_for(tmp_path):
     assert all(len(c.model_logprobs) == len(c.tokens) and c.model_logprobs != c.logprobs for c in found)
 
 
+@pytest.mark.parametrize("sampler", ["static", "grouped"])
+def test_prompt_logprobs_are_kept_where_they_were_asked_for(tmp_path, sampler):
+    settings = dataclasses.replace(SETTINGS, prompt_logprobs=True, sampler=sampler)
+    found = run(tmp_path, settings=settings)
+    direct = {(c.root_id, c.fork, c.index): c for c in rollouts.sample(policy(), roots(), settings, 5)}
+    for c in found:
+        assert len(c.prompt_logprobs) == c.fork and c.prompt_logprobs[0] == 0
+        np.testing.assert_allclose(c.prompt_logprobs, direct[c.root_id, c.fork, c.index].prompt_logprobs, atol=1e-5)
+
+
 class Killed(BaseException):
     pass
 
 
 @pytest.mark.parametrize("dies_before_write", [0, 1, 2, 3])
-def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch, dies_before_write):
-    run(tmp_path / "whole")
+@pytest.mark.parametrize("sampler", ["static", "grouped"])
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch, dies_before_write, sampler):
+    settings = dataclasses.replace(SETTINGS, sampler=sampler)
+    run(tmp_path / "whole", settings=settings)
     real, writes = store.write_atomically, []
 
     def failing(path, content):
@@ -72,12 +84,12 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch, dies_befo
     monkeypatch.setattr(store, "write_atomically", failing)
     (tmp_path / "killed").mkdir()
     with pytest.raises(Killed):
-        run(tmp_path / "killed")
+        run(tmp_path / "killed", settings=settings)
     sampled = []
     monkeypatch.setattr(
         store, "write_atomically", lambda path, content: (sampled.append(path.name), real(path, content))
     )
-    found = run(tmp_path / "killed")
+    found = run(tmp_path / "killed", settings=settings)
     assert len(sampled) == 4 - dies_before_write  # one manifest and three shards, none of them twice
     whole = contents(tmp_path / "whole")
     assert {name: data for name, data in contents(tmp_path / "killed").items() if name in whole} == whole
