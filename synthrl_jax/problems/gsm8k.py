@@ -1,15 +1,34 @@
-"""GSM8K from its own JSONL: `question`, `answer` with steps on lines, calculator marks, and the gold after `####`."""
+"""GSM8K from its own JSONL or prepared by TFDS: steps on lines, calculator marks, and the gold after `####`."""
 
-import json
+import hashlib
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from etils import epath
 
-from synthrl_jax.problems.problem import Problem, content_share, sample_order
+from synthrl_jax.problems.problem import Problem
+from synthrl_jax.problems.rows import check_size, chosen, cut, jsonl_rows, text_of, tfds_directory, tfds_rows
 
 MARK = re.compile(r"<<[^<>]*>>")
 GOLD = re.compile(r"####\s*(\S.*?)\s*$")
+PUBLISHED = {"train": 7473, "test": 1319}
+HELP = (
+    "give (problems.path) a folder with GSM8K's train.jsonl and test.jsonl, from github.com/openai/grade-school-math, "
+    "grade_school_math/data; or one that TFDS has prepared, on a machine with a network: "
+    "python -m experiments.prepare gsm8k --data_dir=DIR"
+)
+
+
+def problem_of(row: dict[str, Any], where: str, name: str, keep_marks: bool = False) -> Problem:
+    """A problem of GSM8K's `question` and `answer`; ValueError with the place where one lacks or has no `#### answer`."""
+    question, solution = text_of(row, "question", where), text_of(row, "answer", where)
+    gold = GOLD.search(solution.split("\n")[-1])
+    if gold is None:
+        raise ValueError(f"{where}: the last line of 'answer' holds no '#### <answer>'")
+    if not keep_marks:
+        solution = MARK.sub("", solution)
+    return Problem(id=name, question=question, answer=gold.group(1).replace(",", ""), solution=solution)
 
 
 def read_jsonl(path: str, *, keep_marks: bool = False) -> Iterator[Problem]:
@@ -18,75 +37,55 @@ def read_jsonl(path: str, *, keep_marks: bool = False) -> Iterator[Problem]:
     Calculator marks `<<2+3=5>>` are stripped unless `keep_marks`. Raises FileNotFoundError for a missing file, and ValueError
     with file and line for a row that is not JSON, lacks a field or has no `#### answer`.
     """
-    file = epath.Path(path)
-    if not file.exists():
-        raise FileNotFoundError(f"{path}: no such file; give GSM8K's train.jsonl or test.jsonl")
-    for number, line in enumerate(file.read_text().split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: not JSON ({error.msg})") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{where}: a row is an object with 'question' and 'answer', not {type(row).__name__}")
-        for field in ("question", "answer"):
-            if not isinstance(row.get(field), str) or not row[field].strip():
-                raise ValueError(f"{where}: no text in field {field!r}")
-        solution = row["answer"].strip()
-        gold = GOLD.search(solution.split("\n")[-1])
-        if gold is None:
-            raise ValueError(f"{where}: the last line of 'answer' holds no '#### <answer>'")
-        if not keep_marks:
-            solution = MARK.sub("", solution)
-        yield Problem(
-            id=f"{file.stem}-{number - 1:05d}",
-            question=row["question"].strip(),
-            answer=gold.group(1).replace(",", ""),
-            solution=solution,
-        )
+    for where, row in jsonl_rows(path, HELP):
+        line = int(where.rsplit(":", 1)[1])  # the id of a row does not move when another one is blank
+        yield problem_of(row, where, f"{epath.Path(path).stem}-{line - 1:05d}", keep_marks)
+
+
+def read_tfds(directory, split: str, *, keep_marks: bool = False) -> list[Problem]:
+    """Problems of a split that TFDS prepared, ordered by id: TFDS shuffles and keeps no row number, so ids are of the text."""
+    problems = []
+    for number, row in enumerate(tfds_rows(directory, split)):
+        name = hashlib.sha256(str(row.get("question")).encode()).hexdigest()[:12]
+        problems.append(problem_of(row, f"{directory}: {split} row {number}", f"{split}-{name}", keep_marks))
+    return sorted(problems, key=lambda problem: problem.id)
 
 
 def load(
     split: str,
     *,
-    path: str,
+    path: str = "",
     count: int | None = None,
     seed: int = 0,
     validation_share: float = 0.1,
     keep_marks: bool = False,
     max_characters: int | None = None,
+    published: bool | None = None,
 ) -> list[Problem]:
-    """GSM8K's problems from `path`: a directory with train.jsonl and test.jsonl, or one train file for all splits.
+    """GSM8K's problems from `path`: a directory with train.jsonl and test.jsonl, one train file for all splits, or a directory
+    of TFDS (also with `gsm8k/<version>` under it; by default TFDS's own). Nothing is ever downloaded.
 
-    The validation split is cut out of the training file by a hash of the question, so it does not move when rows do; with a
+    The validation split is cut out of the training rows by a hash of the question, so it does not move when rows do; with a
     single file the test split is cut out in the same manner. `seed` picks which `count` problems of the split are taken;
-    problems with more than `max_characters` in question and solution are left out, for small models.
+    problems with more than `max_characters` in question and solution are left out, for small models. published: whether other
+    sizes than 7,473 and 1,319 are an error (True), told (None), or as wanted (False).
     """
-    root = epath.Path(path)
-    if not root.exists():
-        raise FileNotFoundError(
-            f"{path}: no such file or directory; give a folder with GSM8K's train.jsonl and test.jsonl"
-        )
-    single = not root.is_dir()
-    if split == "test" and not single:
-        problems = list(read_jsonl(str(root / "test.jsonl"), keep_marks=keep_marks))
+    if split not in ("train", "validation", "test"):
+        raise ValueError(f"split {split!r}: GSM8K has train, validation, test")
+    root = epath.Path(path) if path else None
+    part = "test" if split == "test" else "train"
+    if root is not None and root.exists() and not root.is_dir():
+        rows = list(read_jsonl(str(root), keep_marks=keep_marks))
+        return chosen(cut(rows, split, validation_share, single=True, name="GSM8K"), count, seed, max_characters)
+    prepared = tfds_directory(path, "gsm8k")
+    if root is not None and (root / f"{part}.jsonl").exists():
+        rows = list(read_jsonl(str(root / f"{part}.jsonl"), keep_marks=keep_marks))
+    elif prepared is not None:
+        rows = read_tfds(prepared, part, keep_marks=keep_marks)
     else:
-        rows = read_jsonl(str(root if single else root / "train.jsonl"), keep_marks=keep_marks)
-        parts: dict[str, list[Problem]] = {"train": [], "validation": [], "test": []}
-        if split not in parts:
-            raise ValueError(f"split {split!r}: GSM8K has {', '.join(parts)}")
-        for problem in rows:
-            share = content_share(problem.question)
-            if share < validation_share:
-                parts["validation"].append(problem)
-            elif single and share < 2 * validation_share:
-                parts["test"].append(problem)
-            else:
-                parts["train"].append(problem)
-        problems = parts[split]
-    if max_characters is not None:
-        problems = [p for p in problems if len(p.question) + len(p.solution) <= max_characters]
-    order = sample_order(len(problems), seed)
-    return [problems[i] for i in order[:count]]
+        where = f"{path}: no such file or directory" if path and not root.exists() else f"no GSM8K in {path or 'TFDS'}"
+        raise FileNotFoundError(f"{where}; {HELP}")
+    check_size(len(rows), PUBLISHED[part], f"GSM8K's {part} split at {path or prepared}", published)
+    if split != "test":
+        rows = cut(rows, split, validation_share, single=False, name="GSM8K")
+    return chosen(rows, count, seed, max_characters)

@@ -37,6 +37,11 @@ class Problem:
 SOURCES = {
     "arithmetic": "synthrl_jax.problems.arithmetic:load",
     "gsm8k": "synthrl_jax.problems.gsm8k:load",
+    "hendrycks_math": "synthrl_jax.problems.hendrycks_math:load",
+    "svamp": "synthrl_jax.problems.out_of_distribution:svamp",
+    "multiarith": "synthrl_jax.problems.out_of_distribution:multiarith",
+    "gsm_hard": "synthrl_jax.problems.out_of_distribution:gsm_hard",
+    "synthetic": "synthrl_jax.problems.synthetic:load",
 }
 
 
