@@ -19,7 +19,9 @@ def get_config() -> ConfigDict:
     c.problems = ConfigDict({"source": "arithmetic", "settings": {"style": 0.25}})
     c.problems.path = ""  # for sources that read files
     c.sizes = (1000,)
+    c.sft_sizes = ()  # more sizes at which SFT alone is trained, for its curve
     c.seeds = (0,)
+    c.tune_seeds = ()  # the seeds whose validation accuracy chooses a point of each `grid`
     c.validation_problems = 512
     c.test_problems = 1024
     c.prompt = "{question}\n"
@@ -34,6 +36,9 @@ def get_config() -> ConfigDict:
     c.positives = ConfigDict({"cap": 4, "min_distance": 0.1})
     # Monte Carlo values: how many wrong and right responses of a problem, rollouts a step; K of the best-of-K policy.
     c.monte_carlo = ConfigDict({"negatives": 4, "positives": 1, "rollouts": 8, "shard_roots": 100})
+    # early_stop: "pit" or "advantage" looks at each step after `looks` rollouts and draws more, up to `rollouts`, only while its
+    # interval of that level leaves open whether it is the pit, or whether A is above 0. It biases Q a little (credit/early_stop.py).
+    c.monte_carlo.early_stop, c.monte_carlo.looks, c.monte_carlo.level = "", (5,), 0.95
     c.credit = ConfigDict(
         {"k": 5, "pit_rule": "first_pit", "rejected": "step", "limit": 1, "per_problem": 4, "threshold": 0.0}
     )
@@ -44,10 +49,14 @@ def get_config() -> ConfigDict:
     c.train = ConfigDict({"batch": 16, "micro": 0, "epochs": 1.0, "updates": 0, "looks": 4, "patience": 0})
     c.train.optimizer = ConfigDict(optimizer)
     c.train.loss_args = ConfigDict(convert_dict=False)
-    # What differs from `train` for SFT and for each method that is run; the keys are the names in the table.
+    # What differs from `train` for SFT and for each method that is run; the keys are the names in the table. An entry may also
+    # have `grid`, e.g. {"optimizer": {"learning_rate": (1e-4, 3e-4)}}: the best point by validation is trained at every seed;
+    # `credit` and `monte_carlo` of its own; and `rounds` {count, problems, reference: "round" or "sft", sample}: so many rounds
+    # of sample, grade, values, credit and train, each on fresh samples of the next slice of so many problems.
     c.sft = ConfigDict({"epochs": 8.0, "looks": 8})
     c.methods = ConfigDict()
 
-    # Looks at validation are greedy; evaluation adds n samples a problem for pass@k.
-    c.evaluate = ConfigDict({"n": 10, "k": 5, "temperature": 1.0})
+    # Looks at validation are greedy; evaluation adds n samples a problem for pass@k. split: what the table shows: `validation`
+    # while a study makes its choices, `test` once they are made.
+    c.evaluate = ConfigDict({"n": 10, "k": 5, "temperature": 1.0, "split": "test"})
     return c

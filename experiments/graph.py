@@ -1,5 +1,8 @@
 """From a config to its grid of cells: which stages, on which inputs, with which part of the settings."""
 
+import dataclasses
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -9,7 +12,8 @@ from experiments.cells import Node
 from experiments.settings import UsageError, merged
 
 TRAIN_FIELDS = ("batch", "micro", "epochs", "updates", "looks", "patience", "optimizer", "loss_args")
-METHOD_FIELDS = ("method", "examples", "loss", "start", "options", "credit")
+METHOD_FIELDS = ("method", "examples", "loss", "start", "options", "credit", "monte_carlo", "rounds", "grid")
+ROUND_FIELDS = ("count", "problems", "reference", "sample")
 
 
 def plan(config: ConfigDict) -> list[Node]:
@@ -19,62 +23,212 @@ def plan(config: ConfigDict) -> list[Node]:
     if c["problems"]["path"]:
         problems["path"] = c["problems"]["path"]
     check(c)
-    nodes = [
-        Node("data validation", "data", {**problems, "split": "validation", "count": c["validation_problems"]}),
-        Node("data test", "data", {**problems, "split": "test", "count": c["test_problems"]}),
-    ]
+    nodes = [Node("data validation", "data", {**problems, "split": "validation", "count": c["validation_problems"]})]
+    if c["evaluate"]["split"] == "test":
+        nodes.append(Node("data test", "data", {**problems, "split": "test", "count": c["test_problems"]}))
     shipped = {"pretrained": c["base"]["pretrained"]}
     if c["base"]["pretrained"]:
         nodes.append(Node("base", "base", shipped))
         nodes.append(_evaluation(c, "base", "base"))
-    for seed in c["seeds"]:
-        for size in c["sizes"]:
-            nodes += _one(c, problems, size, seed)
+    # A seed that a grid is tuned on comes first: the others train with what it chose.
+    seeds = sorted(c["seeds"], key=lambda seed: seed not in c["tune_seeds"])
+    for size in sorted(set(c["sizes"]) | set(c["sft_sizes"])):
+        for seed in dict.fromkeys([*c["tune_seeds"], *seeds] if _grids(c) else seeds):
+            nodes += _One(c, problems, size, seed).nodes()
+        nodes += _choices(c, size)
+    return _ordered(nodes)
+
+
+def _grids(c: dict) -> dict[str, dict]:
+    """Name -> grid (field -> values) of SFT and the methods that have one."""
+    entries = {"sft": c["sft"], **c["methods"]}
+    return {name: entry["grid"] for name, entry in entries.items() if entry.get("grid")}
+
+
+def _points(grid: Mapping[str, Any]) -> list[dict]:
+    """Every combination of a grid's values, as changes of the training settings; groups are nested as in the settings."""
+    if not isinstance(grid, Mapping):
+        return list(grid)
+    options = [[(name, point) for point in _points(values)] for name, values in grid.items()]
+    return [dict(point) for point in itertools.product(*options)]
+
+
+def _point_name(name: str, point: Mapping[str, Any]) -> str:
+    flat = lambda d: [v for x in d.values() for v in (flat(x) if isinstance(x, dict) else [x])]  # noqa: E731
+    return f"{name} [{' '.join(f'{v:g}' if isinstance(v, float) else str(v) for v in flat(point))}]"
+
+
+def _choices(c: dict, size: int) -> list[Node]:
+    """The best point of every grid at a size, by validation accuracy over the tuning seeds."""
+    nodes = []
+    for name, grid in _grids(c).items():
+        if name != "sft" and size not in c["sizes"]:
+            continue
+        points = _points(grid)
+        inputs = {
+            f"{number} {seed}": f"{_point_name(name, point)} N={size} seed={seed}"
+            for number, point in enumerate(points)
+            for seed in c["tune_seeds"]
+        }
+        nodes.append(Node(f"choose {name} N={size}", "choose", {"points": points, "name": name}, inputs))
     return nodes
 
 
-def _one(c: dict, problems: dict, size: int, seed: int) -> list[Node]:
+def _ordered(nodes: list[Node]) -> list[Node]:
+    """The nodes with each after its inputs, otherwise in their order."""
+    done: set[str] = set()
+    out: list[Node] = []
+    while nodes:
+        later = []
+        for node in nodes:
+            if done.issuperset(node.inputs.values()):
+                out.append(node)
+                done.add(node.label)
+            else:
+                later.append(node)
+        if len(later) == len(nodes):
+            raise UsageError(f"cells that wait for each other or for none: {', '.join(n.label for n in later[:3])}")
+        nodes = later
+    return out
+
+
+@dataclasses.dataclass
+class _One:
     """The cells of one size and seed."""
-    at = f"N={size} seed={seed}"
-    data = f"data {at}"
-    nodes = [Node(data, "data", {**problems, "split": "train", "count": size}, seed=seed)]
-    base = "base"
-    if not c["base"]["pretrained"]:
-        base = f"base {at}"
-        nodes.append(Node(base, "base", dict(c["base"]), {"data": data}, seed))
-    sft, sample, grade = f"sft {at}", f"sample {at}", f"grade {at}"
-    positives, values, credit = f"positives {at}", f"values {at}", f"credit {at}"
-    source = {"data": data, "sft": sft}
-    sampler = {"prompt": c["prompt"], **c["sample"]}
-    nodes += [
-        Node(sft, "sft", _training(c, c["sft"]), {"base": base, "data": data, "validation": "data validation"}, seed),
-        _evaluation(c, f"sft {at}", sft, seed),
-    ]
-    if not c["methods"]:
+
+    c: dict
+    problems: dict
+    size: int
+    seed: int
+
+    @property
+    def at(self) -> str:
+        return f"N={self.size} seed={self.seed}"
+
+    def nodes(self) -> list[Node]:
+        c, at = self.c, self.at
+        data = f"data {at}"
+        nodes = [Node(data, "data", {**self.problems, "split": "train", "count": self.size}, seed=self.seed)]
+        self.base = "base"
+        if not c["base"]["pretrained"]:
+            self.base = f"base {at}"
+            nodes.append(Node(self.base, "base", dict(c["base"]), {"data": data}, self.seed))
+        self.data, self.sft = data, f"sft {at}"
+        nodes += self._trained("sft", c["sft"], self._sft)
+        if self.size not in c["sizes"] or not c["methods"]:
+            return nodes
+        source = {"data": data, "sft": self.sft}
+        self.earlier, made = self._sampled("", source, c["sample"])
+        nodes += made
+        self.credits: dict[str, str] = {}
+        for name, entry in c["methods"].items():
+            train = self._rounds if entry.get("rounds") else self._offline
+            nodes += self._trained(name, entry, train)
+        unique = {node.label: node for node in nodes}  # a grid's points share their samples, values and credit
+        return list(unique.values())
+
+    def _trained(self, name: str, entry: dict, train) -> list[Node]:
+        """A policy and its evaluation; with a grid also every point of it on the tuning seeds, without evaluation."""
+        nodes, grid = [], entry.get("grid")
+        if grid and self.seed in self.c["tune_seeds"]:
+            for point in _points(grid):
+                nodes += train(_point_name(name, point), name, merged(entry, point), {})
+        if self.seed not in self.c["seeds"]:
+            if name == "sft":  # what the tuning seeds' methods start from
+                nodes += train(name, name, entry, {"choice": f"choose {name} N={self.size}"} if grid else {})
+            return nodes
+        choice = {"choice": f"choose {name} N={self.size}"} if grid else {}
+        nodes += train(name, name, entry, choice)
+        nodes.append(_evaluation(self.c, f"{name} {self.at}", f"{name} {self.at}", self.seed))
         return nodes
-    grading = {"grading": c["grading"]}
-    value_settings = {**c["sample"], **c["monte_carlo"], **grading, "delimiters": list(c["delimiters"])}
-    value_settings.pop("n")
-    nodes += [
-        Node(sample, "sample", sampler, source, seed),
-        Node(grade, "grade", {"prompt": c["prompt"], **grading}, {**source, "sample": sample}, seed),
-        Node(positives, "positives", c["positives"], {"grade": grade}, seed),
-        Node(values, "values", value_settings, {**source, "grade": grade, "positives": positives}, seed),
-    ]
-    earlier = {**source, "grade": grade, "positives": positives, "values": values}
-    made = {}
-    for name, entry in c["methods"].items():
-        settings = merged(c["credit"], entry.get("credit") or {})
-        if str(settings) not in made:  # methods that ask for the same credit share its cell
-            label = credit if settings == c["credit"] else f"credit {name} {at}"
-            made[str(settings)] = label
-            nodes.append(Node(label, "credit", settings, earlier, seed))
-        inputs = {**earlier, "credit": made[str(settings)], "base": base, "validation": "data validation"}
-        training = _training(c, {k: v for k, v in entry.items() if k in TRAIN_FIELDS})
-        own = {k: v for k, v in entry.items() if k in METHOD_FIELDS and k != "credit"}
-        nodes.append(Node(f"{name} {at}", "train", {**training, **own, "name": name}, inputs, seed))
-        nodes.append(_evaluation(c, f"{name} {at}", f"{name} {at}", seed))
-    return nodes
+
+    def _sft(self, label: str, name: str, entry: dict, choice: dict) -> list[Node]:
+        inputs = {"base": self.base, "data": self.data, "validation": "data validation", **choice}
+        changes = {k: v for k, v in entry.items() if k in TRAIN_FIELDS}
+        return [Node(f"{label} {self.at}", "sft", _training(self.c, changes), inputs, self.seed)]
+
+    def _sampled(self, prefix: str, source: dict, sample: dict, monte_carlo: Mapping[str, Any] | None = None):
+        """Cells from sampling to values, by role, and their nodes."""
+        c, at, seed = self.c, self.at, self.seed
+        grading = {"grading": c["grading"]}
+        labels = {stage: f"{stage} {prefix}{at}" for stage in ("sample", "grade", "positives", "values")}
+        value_settings = {**sample, **c["monte_carlo"], **(monte_carlo or {}), **grading}
+        value_settings["delimiters"] = list(c["delimiters"])
+        value_settings.pop("n")
+        if value_settings["early_stop"]:
+            value_settings["k"] = c["credit"]["k"]
+        grade, positives = labels["grade"], labels["positives"]
+        nodes = [
+            Node(labels["sample"], "sample", {"prompt": c["prompt"], **sample}, source, seed),
+            Node(grade, "grade", {"prompt": c["prompt"], **grading}, {**source, "sample": labels["sample"]}, seed),
+            Node(positives, "positives", c["positives"], {"grade": grade}, seed),
+            Node(labels["values"], "values", value_settings, {**source, "grade": grade, "positives": positives}, seed),
+        ]
+        return {**source, "grade": grade, "positives": positives, "values": labels["values"]}, nodes
+
+    def _offline(self, label: str, name: str, entry: dict, choice: dict) -> list[Node]:
+        """One training run on rows from pi_sft's own samples."""
+        nodes, earlier = [], self.earlier
+        if entry.get("monte_carlo"):  # values of its own: other rollouts on the same samples
+            earlier, made = self._sampled(
+                f"{name} ", {r: earlier[r] for r in ("data", "sft")}, self.c["sample"], entry["monte_carlo"]
+            )
+            made = made[-1:]
+            shared = {**self.earlier, "values": made[0].label}
+            nodes.append(dataclasses.replace(made[0], inputs={r: shared[r] for r in made[0].inputs}))
+            earlier = shared
+        credit, made = self._credit(name, entry, earlier, "")
+        nodes += made
+        inputs = {**earlier, "credit": credit, "base": self.base, "validation": "data validation", **choice}
+        return [*nodes, self._train_node(f"{label} {self.at}", name, entry, inputs)]
+
+    def _credit(self, name: str, entry: dict, earlier: dict, prefix: str) -> tuple[str, list[Node]]:
+        """The credit cell's label, and its node where no method before has made it."""
+        settings = merged(self.c["credit"], entry.get("credit") or {})
+        known = str((settings, earlier))
+        if known in self.credits:
+            return self.credits[known], []
+        own = settings != self.c["credit"] or entry.get("monte_carlo")
+        label = f"credit {prefix}{name if own and not prefix else ''}".rstrip() + f" {self.at}"
+        self.credits[known] = label
+        return label, [Node(label, "credit", settings, earlier, self.seed)]
+
+    def _train_node(self, label: str, name: str, entry: dict, inputs: dict) -> Node:
+        training = _training(self.c, {k: v for k, v in entry.items() if k in TRAIN_FIELDS})
+        own = {
+            k: v
+            for k, v in entry.items()
+            if k in METHOD_FIELDS and k not in ("credit", "monte_carlo", "rounds", "grid")
+        }
+        return Node(label, "train", {**training, **own, "name": name}, inputs, self.seed)
+
+    def _rounds(self, label: str, name: str, entry: dict, choice: dict) -> list[Node]:
+        """Rounds of sample, grade, values, credit and train, each on fresh samples of a slice of the problems; the policy is
+        the best round's by validation accuracy."""
+        rounds, policy, nodes, trained = entry["rounds"], self.sft, [], {}
+        for number in range(1, rounds["count"] + 1):
+            prefix = f"{label} round {number} "
+            part = f"slice {number} of {rounds['problems']} {self.at}"
+            cut = {"number": number - 1, "count": rounds["problems"]}
+            nodes.append(Node(part, "slice", cut, {"data": self.data}, self.seed))
+            sample = merged(self.c["sample"], rounds.get("sample") or {})
+            # Fresh samples: the round's number is in the sampling key through the seed.
+            earlier, made = self._sampled(prefix, {"data": part, "sft": policy}, sample, entry.get("monte_carlo"))
+            nodes += [dataclasses.replace(node, seed=_round_seed(self.seed, number)) for node in made]
+            credit, made = self._credit(name, entry, earlier, prefix)
+            nodes += made
+            reference = self.sft if rounds.get("reference", "round") == "sft" else policy
+            inputs = {**earlier, "credit": credit, "base": self.base, "reference": reference}
+            inputs |= {"validation": "data validation", **choice}
+            node = self._train_node(f"{prefix}{self.at}", name, entry, inputs)
+            nodes.append(dataclasses.replace(node, seed=_round_seed(self.seed, number)))
+            policy = node.label
+            trained[f"round {number}"] = policy
+        return [*nodes, Node(f"{label} {self.at}", "best", {}, trained, self.seed)]
+
+
+def _round_seed(seed: int, number: int) -> int:
+    return seed + 1_000 * number
 
 
 def _training(c: dict, changes: dict) -> dict[str, Any]:
@@ -85,26 +239,50 @@ def _training(c: dict, changes: dict) -> dict[str, Any]:
 
 def _evaluation(c: dict, name: str, policy: str, seed: int = 0) -> Node:
     fields = {**{k: c["sample"][k] for k in ("max_tokens", "rows", "sampler")}, "grading": c["grading"]}
-    settings = {**fields, **c["evaluate"], "prompt": c["prompt"]}
-    return Node(f"evaluate {name}", "evaluate", settings, {"policy": policy, "test": "data test"}, seed)
+    settings = {**fields, **{k: v for k, v in c["evaluate"].items() if k != "split"}, "prompt": c["prompt"]}
+    inputs = {"policy": policy, "test": f"data {c['evaluate']['split']}"}
+    return Node(f"evaluate {name}", "evaluate", settings, inputs, seed)
 
 
 def check(c: dict) -> None:
     """UsageError for what would only fail hours later."""
-    from synthrl_jax.learning.optimizer import OptimizerSettings
-
     if c["evaluate"]["n"] < c["evaluate"]["k"]:
         raise UsageError(f"evaluate.n={c['evaluate']['n']} samples are too few for pass@{c['evaluate']['k']}")
-    if c["monte_carlo"]["rollouts"] < c["credit"]["k"] or c["sample"]["n"] < c["credit"]["k"]:
-        raise UsageError(
-            f"monte_carlo.rollouts and sample.n must be at least credit.k={c['credit']['k']}: Q is undefined below"
-        )
+    if c["evaluate"]["split"] not in ("validation", "test"):
+        raise UsageError(f"evaluate.split={c['evaluate']['split']!r}: validation or test")
     if "{question}" not in c["prompt"]:
         raise UsageError(f"prompt={c['prompt']!r} does not hold {{question}}")
+    if _grids(c) and not c["tune_seeds"]:
+        raise UsageError("a grid needs tune_seeds: the seeds whose validation accuracy chooses")
     for name, entry in {"sft": c["sft"], **c["methods"]}.items():
-        if unknown := set(entry) - set(TRAIN_FIELDS) - set(METHOD_FIELDS):
-            raise UsageError(f"methods.{name} has no field {', '.join(sorted(unknown))}")
-        train = merged(c["train"], {k: v for k, v in entry.items() if k in TRAIN_FIELDS})
+        _check_method(c, name, entry)
+
+
+def _check_method(c: dict, name: str, entry: dict) -> None:
+    from synthrl_jax.learning.optimizer import OptimizerSettings
+
+    if unknown := set(entry) - set(TRAIN_FIELDS) - set(METHOD_FIELDS):
+        raise UsageError(f"methods.{name} has no field {', '.join(sorted(unknown))}")
+    rounds = entry.get("rounds") or {}
+    if unknown := set(rounds) - set(ROUND_FIELDS):
+        raise UsageError(f"methods.{name}.rounds has no field {', '.join(sorted(unknown))}")
+    if rounds and not (rounds.get("count", 0) > 0 and rounds.get("problems", 0) > 0):
+        raise UsageError(f"methods.{name}.rounds needs count and problems, both above 0")
+    sample, k = merged(c["sample"], rounds.get("sample") or {}), merged(c["credit"], entry.get("credit") or {})["k"]
+    monte_carlo = {**c["monte_carlo"], **(entry.get("monte_carlo") or {})}
+    rollouts = monte_carlo["rollouts"]
+    if rollouts < k or sample["n"] < k:
+        raise UsageError(f"monte_carlo.rollouts and sample.n must be at least credit.k={k}: Q is undefined below")
+    if monte_carlo["early_stop"]:
+        try:
+            early_stop.rounds_of(monte_carlo["looks"], rollouts, k, monte_carlo["early_stop"])
+        except ValueError as error:
+            raise UsageError(f"monte_carlo: {error}") from None
+    for point in _points(entry.get("grid") or {}):
+        merged_entry = merged(entry, point)
+        if unknown := set(merged_entry) - set(TRAIN_FIELDS) - set(METHOD_FIELDS):
+            raise UsageError(f"methods.{name}.grid has no field {', '.join(sorted(unknown))}")
+        train = merged(c["train"], {k: v for k, v in merged_entry.items() if k in TRAIN_FIELDS})
         try:
             OptimizerSettings(**train["optimizer"])
             if name != "sft":

@@ -7,7 +7,7 @@ what depends on it; everything else is reused.
 """
 
 import argparse
-import concurrent.futures
+import concurrent.futures.process
 import contextlib
 import hashlib
 import json

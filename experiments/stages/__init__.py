@@ -16,6 +16,9 @@ STAGES: dict[str, tuple[str, int]] = {
     "values": ("experiments.stages.values:values", 1),
     "credit": ("experiments.stages.credit:credit", 1),
     "train": ("experiments.stages.train:method", 1),
+    "slice": ("experiments.stages.rounds:slice_of_problems", 1),
+    "best": ("experiments.stages.rounds:best", 1),
+    "choose": ("experiments.stages.rounds:choose", 1),
     "evaluate": ("experiments.stages.evaluate:evaluate", 1),
 }
 

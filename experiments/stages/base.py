@@ -35,9 +35,17 @@ def save_policy(cell: Path, config: decoder.DecoderConfig, params: decoder.Param
     tokenizer.save(str(cell / "policy"))
 
 
+def point_to(cell: Path, other: Path) -> None:
+    """Make another cell's policy the policy of this one."""
+    write_atomic(cell / "pointer.json", json.dumps({"cell": other.name}) + "\n")
+
+
 def load_policy(cell: Path):
-    """The policy of a cell: its own, or the one that it points to."""
+    """The policy of a cell: its own, or the one that it points to (a pre-trained one, or a cell beside it)."""
     pointer = cell / "pointer.json"
     if pointer.exists():
-        return policies.load_pretrained(json.loads(pointer.read_text())["pretrained"])
+        found = json.loads(pointer.read_text())
+        if "cell" in found:
+            return load_policy(cell.parent / found["cell"])
+        return policies.load_pretrained(found["pretrained"])
     return policies.load_pretrained(str(cell / "policy"))

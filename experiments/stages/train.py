@@ -5,7 +5,8 @@ import functools
 from pathlib import Path
 
 from experiments import methods
-from experiments.artifacts import Artifacts, read_problems, write_jsonl
+from experiments.artifacts import Artifacts, read_jsonl, read_problems, write_jsonl
+from experiments.settings import merged
 from experiments.stages.base import load_policy, save_policy
 from experiments.stages.evaluate import greedy_accuracy
 from experiments.stages.prompts import teacher_row
@@ -19,14 +20,15 @@ from synthrl_jax.policy import scoring, sharding
 
 def sft(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> None:
     """pi_sft: the base model fine-tuned on the teacher's solutions, at its best validation point."""
-    base = load_policy(inputs["base"])
+    base, settings = load_policy(inputs["base"]), with_choice(settings, inputs)
     rows = [teacher_row(p, base.tokenizer, settings["prompt"]) for p in read_problems(inputs["data"])]
     _fit(settings, base, rows, "sft", inputs["validation"], out, seed, label)
 
 
 def method(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> None:
-    """One method from pi_sft or the base model, on the rows that it makes of the earlier cells."""
+    """One method from pi_sft (in rounds: from the policy that sampled) or the base model, on rows made of the earlier cells."""
     entry, options = methods.find(settings["name"], settings)
+    settings = with_choice(settings, inputs)
     start = load_policy(inputs[entry.start])
     row = functools.partial(teacher_row, tokenizer=start.tokenizer, template=settings["prompt"])
     artifacts = Artifacts(inputs, seed, row)
@@ -39,10 +41,17 @@ def method(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
         write_jsonl(out / "summary.jsonl", [{"rows": 0, "updates": 0, "best_update": 0, "tokens": 0}])
         return
     if entry.needs_reference:
-        # pi_sft is the reference; its log-probabilities are computed once and travel with the rows
-        reference = start if entry.start == "sft" else load_policy(inputs["sft"])
-        rows = with_reference(rows, reference)
+        # the reference's log-probabilities are computed once and travel with the rows
+        rows = with_reference(rows, load_policy(inputs.get("reference", inputs["sft"])))
     _fit(settings, start, rows, entry.loss, inputs["validation"], out, seed, label)
+
+
+def with_choice(settings: dict, inputs: dict[str, Path]) -> dict:
+    """The settings with the point of the grid that the cell `choice` names."""
+    if "choice" not in inputs:
+        return settings
+    (choice,) = read_jsonl(inputs["choice"] / "choice.jsonl")
+    return {**settings, "train": merged(settings["train"], choice["point"])}
 
 
 def with_reference(rows: list[Example], reference) -> list[Example]:

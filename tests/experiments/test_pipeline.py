@@ -8,9 +8,10 @@ import pytest
 
 from experiments import artifacts, run
 from experiments.cells import fingerprint
+from experiments.stages.base import load_policy
 from synthrl_jax.credit.example import load_examples
 from synthrl_jax.credit.values import best_of_k_value
-from synthrl_jax.policy import load_pretrained, scoring
+from synthrl_jax.policy import checksum, load_pretrained, scoring
 from synthrl_jax.problems.oracle import Oracle
 
 pytestmark = pytest.mark.slow
@@ -21,11 +22,16 @@ from configs import tiny
 def get_config():
     c = tiny.get_config()
     c.name = "own"
+    c.tune_seeds = (0,)
     rows = c.methods.rft.to_dict()
     c.methods = {
         "dpo_per_step": c.methods.dpo_per_step,
         "advantage_weighted": c.methods.advantage_weighted,
-        "hinge": {**rows, "method": "dpo_outcome", "loss": "own_parts:hinge", "loss_args": {"margin": 1.0}},
+        "hinge": {
+            **rows, "method": "dpo_outcome", "loss": "own_parts:hinge", "loss_args": {"margin": 1.0},
+            "grid": {"loss_args": {"margin": (0.5, 2.0)}},
+        },
+        "rounds": c.methods.dpo_per_step.to_dict() | {"method": "dpo_per_step", "rounds": {"count": 2, "problems": 20}},
         "last_drop": c.methods.dpo_per_step.to_dict() | {"method": "dpo_per_step", "credit": {"pit_rule": "own_parts:last_drop"}},
         "short": {**rows, "examples": "own_parts:shortest_positives", "loss": "sft", "start": "base", "options": {"count": 5}},
     }
@@ -125,6 +131,33 @@ def test_a_pit_rule_from_outside_makes_its_own_pairs(finished):
     for credit in own.values():
         drops = np.flatnonzero(credit.advantage < 0)
         assert credit.pit == (drops[-1] if len(drops) else -1)
+
+
+def test_rounds_sample_from_the_round_before_on_other_problems(finished):
+    slices = [artifacts.read_problems(cell(finished, f"slice {number} of 20")) for number in (1, 2)]
+    assert [len(part) for part in slices] == [20, 20]
+    assert not {p.id for p in slices[0]} & {p.id for p in slices[1]}
+    for number, sampler in ((1, "sft"), (2, "rounds round 1")):
+        rows = load_examples(cell(finished, f"credit rounds round {number}") / "pairs_fork.npz")
+        policy = load_policy(cell(finished, sampler))
+        assert {row.meta["sampler"] for row in rows} == {checksum(policy.params)}
+        assert {row.meta["problem_id"] for row in rows} <= {p.id for p in slices[number - 1]}
+    looks = artifacts.read_jsonl(cell(finished, "rounds") / "looks.jsonl")
+    (summary,) = artifacts.read_jsonl(cell(finished, "rounds") / "summary.jsonl")
+    assert summary["best_round"] == 1 + int(np.argmax([look["validation_accuracy"] for look in looks]))
+    best = load_policy(cell(finished, f"rounds round {summary['best_round']}"))
+    assert checksum(load_policy(cell(finished, "rounds")).params) == checksum(best.params)
+
+
+def test_the_best_point_of_a_grid_is_the_one_that_is_trained(finished):
+    choose = finished[1]["choose hinge N=48"]
+    points = artifacts.read_jsonl(choose / "grid.jsonl")
+    assert [row["point"]["loss_args"]["margin"] for row in points] == [0.5, 2.0]
+    (choice,) = artifacts.read_jsonl(choose / "choice.jsonl")
+    assert choice["validation_accuracy"] == max(row["validation_accuracy"] for row in points)
+    margin = choice["point"]["loss_args"]["margin"]
+    chosen, point = (load_policy(cell(finished, name)) for name in ("hinge", f"hinge [{margin:g}]"))
+    assert checksum(chosen.params) == checksum(point.params)
 
 
 def test_trained_policies_differ_from_their_start_and_load_again(finished):

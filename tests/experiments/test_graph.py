@@ -1,0 +1,102 @@
+"""The grid of cells that a config asks for."""
+
+import pytest
+
+from configs import tiny
+from experiments.graph import plan
+from experiments.settings import UsageError
+
+RATES = {"optimizer": {"learning_rate": (1e-3, 2e-3)}}
+
+
+def config(**methods):
+    c = tiny.get_config()
+    c.methods = methods
+    return c
+
+
+def by_label(c):
+    nodes = plan(c)
+    assert len({node.label for node in nodes}) == len(nodes)
+    done = set()
+    for node in nodes:
+        assert set(node.inputs.values()) <= done, f"{node.label} comes before what it reads"
+        done.add(node.label)
+    return {node.label: node for node in nodes}
+
+
+def test_a_grid_is_trained_on_the_tuning_seeds_and_its_best_point_on_all():
+    c = config(dpo_outcome={"loss_args": {"beta": 0.1}, "grid": {"loss_args": {"beta": (0.1, 1.0)}, **RATES}})
+    c.seeds, c.tune_seeds = (0, 1), (5, 6)
+    nodes = by_label(c)
+    points = [label for label in nodes if label.startswith("dpo_outcome [")]
+    assert len(points) == 2 * 2 * 2 and all(label.endswith(("seed=5", "seed=6")) for label in points)
+    rates = {nodes[label].settings["train"]["optimizer"]["learning_rate"] for label in points}
+    assert rates == {1e-3, 2e-3}
+    assert set(nodes["choose dpo_outcome N=48"].inputs.values()) == set(points)
+    for seed in (0, 1):
+        assert nodes[f"dpo_outcome N=48 seed={seed}"].inputs["choice"] == "choose dpo_outcome N=48"
+        assert f"evaluate dpo_outcome N=48 seed={seed}" in nodes
+    assert not [label for label in nodes if label.startswith("evaluate") and label.endswith(("seed=5", "seed=6"))]
+
+
+def test_sft_has_a_grid_of_its_own_at_every_size():
+    c = config()
+    c.sft_sizes, c.tune_seeds, c.sft.grid = (96, 192), (0,), RATES
+    nodes = by_label(c)
+    for size in (48, 96, 192):
+        assert nodes[f"sft N={size} seed=0"].inputs["choice"] == f"choose sft N={size}"
+        assert len(nodes[f"choose sft N={size}"].inputs) == 2
+
+
+def test_each_round_samples_from_the_one_before_and_refers_to_what_it_says():
+    rounds = {"count": 3, "problems": 10, "sample": {"n": 9}}
+    c = config(
+        fork={"method": "dpo_per_step", "rounds": rounds},
+        still={"method": "dpo_per_step", "rounds": rounds | {"reference": "sft"}},
+    )
+    nodes = by_label(c)
+    for name in ("fork", "still"):
+        before = "sft N=48 seed=0"
+        for number in (1, 2, 3):
+            sample = nodes[f"sample {name} round {number} N=48 seed=0"]
+            train = nodes[f"{name} round {number} N=48 seed=0"]
+            assert sample.settings["n"] == 9 and sample.inputs["sft"] == before == train.inputs["sft"]
+            assert train.inputs["reference"] == (before if name == "fork" else "sft N=48 seed=0")
+            before = train.label
+        assert list(nodes[f"{name} N=48 seed=0"].inputs.values()) == [
+            f"{name} round {i} N=48 seed=0" for i in (1, 2, 3)
+        ]
+    seeds = [nodes[f"sample fork round {number} N=48 seed=0"].seed for number in (1, 2, 3)]
+    assert len(set(seeds)) == 3, "the rounds would draw the same samples"
+
+
+def test_own_rollouts_share_the_samples_and_only_values_and_credit_are_made_anew():
+    c = config(dpo_per_step={}, few={"method": "dpo_per_step", "monte_carlo": {"rollouts": 6}})
+    nodes = by_label(c)
+    few = nodes["few N=48 seed=0"].inputs
+    assert few["grade"] == "grade N=48 seed=0" and few["values"] == "values few N=48 seed=0"
+    assert nodes["values few N=48 seed=0"].settings["rollouts"] == 6
+    assert nodes[few["credit"]].inputs["values"] == few["values"] != nodes["dpo_per_step N=48 seed=0"].inputs["values"]
+
+
+@pytest.mark.parametrize(
+    "entry, word",
+    [
+        ({"rounds": {"count": 2}}, "problems"),
+        ({"rounds": {"count": 2, "problems": 4, "turns": 1}}, "turns"),
+        ({"grid": {"losses": (1, 2)}}, "losses"),
+        ({"grid": {"optimizer": {"rate": (1e-3,)}}}, "rate"),
+        ({"monte_carlo": {"rollouts": 3}}, "rollouts"),
+    ],
+)
+def test_a_wrong_entry_is_told_before_anything_runs(entry, word):
+    c = config(dpo_per_step=entry)
+    c.tune_seeds = (0,)
+    with pytest.raises(UsageError, match=word):
+        plan(c)
+
+
+def test_a_grid_without_seeds_to_tune_on_is_told():
+    with pytest.raises(UsageError, match="tune_seeds"):
+        plan(config(dpo_per_step={"grid": RATES}))
