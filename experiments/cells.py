@@ -15,7 +15,7 @@ from typing import Any
 
 MANIFEST = "manifest.json"
 # Not part of a result: how it came to be, and what only an unfinished cell needs.
-ASIDE = ("tensorboard", "checkpoints", MANIFEST)
+ASIDE = ("tensorboard", "timing.jsonl", "checkpoints", MANIFEST)
 
 
 @dataclasses.dataclass(frozen=True)

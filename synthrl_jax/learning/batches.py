@@ -1,13 +1,18 @@
 """Batches of examples as arrays, in an order that is a function of (seed, step) alone."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from synthrl_jax.credit.example import Example
+from synthrl_jax.learning import packing
+from synthrl_jax.learning.packing import Packed
 from synthrl_jax.policy import sharding
 
+PACKS = ("none", "segments", "tree")
+PLANNED = 32  # batches that the shapes of packed rows are planned on
 ROUND = 16  # lengths are padded to multiples of this, so that data sets of like length share compiled programs
 
 
@@ -18,6 +23,11 @@ class Batches:
     a step, [M, rows, ...] for M micro-batches: tokens, mask, weight, ref_logprobs where they are known, pair_weight for
     pairs and every further array of the examples (int arrays padded by -1, others by 0). Each epoch is a new permutation;
     a batch may hold the end of one epoch and the beginning of the next.
+
+    pack: `none` gives each row its own padding. `segments` and `tree` put the same examples into rows of about
+    `pack_length` tokens (0: the longest example) by `learning.packing`: the policy runs on the arrays named "packed_...", and
+    "gather" finds each example's tokens there. With `tree`, units of one problem (`meta["problem_id"]`) stay together in
+    the order, and a shared prefix is computed once. multiple: of which `length` and `pack_length` are rounded up.
     """
 
     def __init__(
@@ -29,6 +39,9 @@ class Batches:
         pad_id: int,
         micro: int | None = None,
         length: int | None = None,
+        pack: str = "none",
+        pack_length: int = 0,
+        multiple: int = ROUND,
     ):
         if not examples:
             raise ValueError("no examples to learn from")
@@ -40,20 +53,32 @@ class Batches:
             raise ValueError(f"a batch of {batch} does not divide into micro-batches of {self.micro}")
         rows = [example for unit in units for example in unit]
         longest = max(len(row.tokens) for row in rows)
-        self.length = length or -(-longest // ROUND) * ROUND
+        self.length = length or -(-longest // multiple) * multiple
         if longest > self.length:
             raise ValueError(f"a row of {longest} tokens is longer than the batch's {self.length}")
         self.arrays = to_arrays(rows, self.length, pad_id)
+        if pack not in PACKS:
+            raise ValueError(f"pack {pack!r}: use one of {', '.join(PACKS)}")
+        self.pack, self.ways = pack, 1
+        self.lengths = np.array([len(row.tokens) for row in rows])
+        self._keys = [unit[0].meta.get("problem_id", number) for number, unit in enumerate(units)]
+        if pack != "none":
+            self._rows = rows
+            self._packed_length = packing.round_up(max(pack_length, longest if pack == "segments" else 0), multiple)
+            self._packed = functools.lru_cache(maxsize=4)(self._pack)
 
     def check_mesh(self, mesh: jax.sharding.Mesh | None) -> None:
-        """ValueError where a micro-batch does not divide over the mesh's batch axes."""
-        if mesh is not None:
-            ways = int(np.prod([mesh.shape[axis] for axis in sharding.RULES["batch"]]))
-            if self.micro * self.unit_rows % ways:
-                raise ValueError(
-                    f"a micro-batch of {self.micro} x {self.unit_rows} rows does not divide over the mesh's {ways} shards of "
-                    f"the batch ({dict(mesh.shape)}); change the batch or the mesh"
-                )
+        """ValueError where a micro-batch does not divide over the mesh's batch axes; packed rows are made to."""
+        if mesh is None:
+            return
+        ways = int(np.prod([mesh.shape[axis] for axis in sharding.RULES["batch"]]))
+        if self.pack != "none":
+            self.ways = ways
+        elif self.micro * self.unit_rows % ways:
+            raise ValueError(
+                f"a micro-batch of {self.micro} x {self.unit_rows} rows does not divide over the mesh's {ways} shards of "
+                f"the batch ({dict(mesh.shape)}); change the batch or the mesh"
+            )
 
     def updates(self, epochs: float) -> int:
         """Optimiser steps that go `epochs` times over the data, at least one."""
@@ -67,10 +92,81 @@ class Batches:
         return np.array([orders[epoch][place % self.units] for epoch, place in zip(epochs, places)])
 
     def _order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, epoch]).permutation(self.units)
+        random = np.random.default_rng([self.seed, epoch])
+        if self.pack != "tree":
+            return random.permutation(self.units)
+        groups: dict = {}
+        for unit, key in enumerate(self._keys):
+            groups.setdefault(key, []).append(unit)
+        members = list(groups.values())
+        return np.concatenate([members[i] for i in random.permutation(len(members))])
 
     def at(self, step: int) -> dict[str, np.ndarray]:
-        return self._take(self.units_at(step), self.micro)
+        """The arrays of a step."""
+        units = self.units_at(step)
+        out = self._take(units, self.micro)
+        if self.pack != "none":
+            packed = self._packed(tuple(units.tolist()), *self._plan())
+            out["gather"] = np.stack([part.gather for part in packed])
+            out |= {f"packed_{name}": np.stack([part.arrays[name] for part in packed]) for name in packed[0].arrays}
+        return out
+
+    def counts(self, step: int) -> dict[str, int]:
+        """Of a step: tokens `computed` (padding included), `real` ones among them, `trained` ones, which a loss counts, and
+        how many tokens the real ones see in all (`seen`)."""
+        units = self.units_at(step)
+        rows = (units[:, None] * self.unit_rows + np.arange(self.unit_rows)).reshape(-1)
+        if self.pack == "none":
+            trained = int(np.count_nonzero(self.arrays["mask"][rows][:, 1:]))
+            lengths = self.lengths[rows]
+            seen = int((lengths * (lengths + 1) // 2).sum())
+            return {
+                "computed": len(rows) * self.length,
+                "real": int(lengths.sum()),
+                "trained": trained,
+                "seen": seen,
+            }
+        packed = self._packed(tuple(units.tolist()), *self._plan())
+        return {
+            "computed": sum(part.computed for part in packed),
+            "real": sum(part.real for part in packed),
+            "trained": sum(part.counted for part in packed),
+            "seen": sum(int(part.arrays["positions"].sum()) + part.real for part in packed),
+        }
+
+    @functools.cached_property
+    def _tree_shape(self) -> packing.TreeShape:
+        """A shape in which the whole data set's trees fit; rows are at least as long as the longest trunk and branch."""
+        keys = [key for key in self._keys for _ in range(self.unit_rows)]
+        return packing.tree_shape([row.tokens for row in self._rows], keys, self._packed_length)
+
+    def _plan(self) -> tuple[int, int]:
+        """(rows, counted tokens a row) that the first batches need: nearly all batches then have one shape."""
+        if getattr(self, "_planned", (0,))[0] != self.ways:
+            need = [0, 0]
+            for step in range(min(PLANNED, self.updates(1))):
+                for part in self._pack(tuple(self.units_at(step).tolist()), 1, 0):
+                    rows, queries = part.arrays["sources"].shape
+                    need = [max(need[0], rows), max(need[1], queries)]
+            self._planned = (self.ways, *need)
+        return self._planned[1:]
+
+    def _pack(self, units: tuple[int, ...], rows: int, queries: int) -> list[Packed]:
+        """Each micro-batch of a step, packed into arrays of one shape."""
+        packed = [self._pack_one(part, rows, queries) for part in np.reshape(units, (-1, self.micro))]
+        if len({part.arrays["sources"].shape for part in packed}) > 1:
+            most = np.max([part.arrays["sources"].shape for part in packed], axis=0).tolist()
+            packed = [self._pack_one(part, *most) for part in np.reshape(units, (-1, self.micro))]
+        return packed
+
+    def _pack_one(self, units: np.ndarray, rows: int, queries: int) -> Packed:
+        picked = [unit * self.unit_rows + side for unit in units for side in range(self.unit_rows)]
+        tokens, masks = zip(*((self._rows[i].tokens, self._rows[i].mask) for i in picked))
+        sizes = {"width": self.length, "rows": rows, "multiple": self.ways, "queries": queries}
+        if self.pack == "segments":
+            return packing.segments(tokens, masks, length=self._packed_length, **sizes)
+        keys = [self._keys[i // self.unit_rows] for i in picked]
+        return packing.trees(tokens, masks, keys, shape=self._tree_shape, **sizes)
 
     def all(self, rows: int):
         """The data in order, `rows` rows at a time as [rows, ...]; the last batch repeats the last row to fill up."""

@@ -1,39 +1,217 @@
-"""Training states on disk, by Orbax: the last one counts, and a half-written one is no state."""
+"""Training states on disk, by Orbax: written in the background, checked when read, the last good one counts.
 
+A checkpoint is a directory named by its update with the trained parameters, the optimiser's state and JSON extras (position
+in the data, seeds, looks). Orbax writes beside the place and renames, so a half-written one has no number; a damaged one is
+found by its sums of bits, which do not depend on the mesh or the number of processes.
+"""
+
+import contextlib
 import os
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+
+ARRAYS, EXTRA = "arrays", "extra"
+
+
+class CheckpointError(OSError):
+    """A checkpoint could not be written, and why; those before it are intact."""
 
 
 class Checkpoints:
-    """Saves and restores (arrays, JSON extras) under step numbers in one directory; keeps the last `keep`."""
+    """Saves and restores (arrays, JSON extras) under update numbers in one directory.
 
-    def __init__(self, directory, *, keep: int = 1):
+    Kept are the last `keep`, and of those each one's best (the update that its extras name as "best_update"). background: saving
+    returns once the arrays are copied; an error then shows at the next call. All processes of a run call the same methods.
+    """
+
+    def __init__(self, directory, *, keep: int = 1, background: bool = False):
         import orbax.checkpoint as ocp
+        from orbax.checkpoint import checkpoint_managers
 
         self._ocp = ocp
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(Path(os.path.abspath(directory)), options=options)
+        self.directory = Path(os.path.abspath(directory))
+        self._best: dict[int, int] = {}
+        self._keep = max(1, keep)
+
+        class Preserved(checkpoint_managers.PreservationPolicy):
+            def should_preserve(policy, checkpoints, *, context):
+                last = [c.step for c in checkpoints][-self._keep :]
+                wanted = {*last, *(self._best.get(step) for step in last)}
+                return [c.step in wanted for c in checkpoints]
+
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=Preserved(),
+                enable_async_checkpointing=background,
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def steps(self) -> list[int]:
+        """Updates with a whole checkpoint, rising."""
+        return sorted(self._manager.all_steps())
 
     def save(self, step: int, arrays: Any, extra: dict[str, Any]) -> None:
+        """Write a checkpoint. CheckpointError: no room, or the directory is gone; the ones before it are intact."""
+        if not self.directory.is_dir():
+            raise CheckpointError(f"{self.directory} is gone: no checkpoint of update {step} was written")
+        _check_room(self.directory, arrays, step)
+        sums = bit_sums(arrays)
+        self._best[step] = extra.get("best_update", step)
         args = self._ocp.args.Composite(
-            arrays=self._ocp.args.StandardSave(arrays), extra=self._ocp.args.JsonSave(extra)
+            **{ARRAYS: self._ocp.args.PyTreeSave(arrays), EXTRA: self._ocp.args.JsonSave(extra | {"bit_sums": sums})}
         )
-        self._manager.save(step, args=args)
+        with self._told(f"the checkpoint of update {step}"):
+            self._manager.save(step, args=args, force=True)
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-        """The newest state, in the shapes and shardings of `like`; None where there is none."""
-        step = self._manager.latest_step()
-        if step is None:
-            return None
+        """The newest whole state, in the shapes and shardings of `like`; None where there is none.
+
+        A damaged one is passed over with a warning, and deleted. ValueError: a checkpoint holds other shapes.
+        """
+        damaged, found = [], None
+        for step in reversed(self.steps()):
+            found = self.read(step, like)
+            if found is not None:
+                break
+            damaged.append(step)
+        for step in damaged:
+            with contextlib.suppress(OSError, ValueError):
+                self._manager.delete(step)
+        if found is not None:
+            self._best = {step: found[1].get("best_update", step) for step in self.steps()}
+        return found
+
+    def read(self, step: int, like: Any) -> tuple[Any, dict[str, Any]] | None:
+        """One checkpoint's (arrays, extras), or None with a warning where it is damaged; `like` may name part of the arrays."""
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-        args = self._ocp.args.Composite(
-            arrays=self._ocp.args.StandardRestore(target), extra=self._ocp.args.JsonRestore()
-        )
-        found = self._manager.restore(step, args=args)
-        return found["arrays"], found["extra"]
+        error: Exception | str | None = None
+        found = None
+        try:
+            extra = self._manager.restore(step, args=self._ocp.args.Composite(**{EXTRA: self._ocp.args.JsonRestore()}))
+            extra = dict(extra[EXTRA])
+            self._check_shapes(step, target)
+            args = self._ocp.args.PyTreeRestore(
+                target, restore_args=self._ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
+            )
+            arrays = self._manager.restore(step, args=self._ocp.args.Composite(**{ARRAYS: args}))[ARRAYS]
+            stored, sums = extra.pop("bit_sums", {}), bit_sums(arrays)
+            if wrong := [name for name, value in sums.items() if stored.get(name, value) != value]:
+                error = f"{wrong[0]} is not what was written"
+            found = arrays, extra
+        except OtherShapes:
+            raise
+        except Exception as caught:  # what Orbax and TensorStore raise for damaged files is of many kinds
+            error = caught
+        if not _everywhere(error is None):
+            reason = str(error or "another process could not read it").strip().splitlines()
+            reason = reason[0] if reason else type(error).__name__
+            warnings.warn(f"checkpoint {step} in {self.directory} is damaged and passed over: {reason}", stacklevel=2)
+            return None
+        return found
+
+    def _check_shapes(self, step: int, target: Any) -> None:
+        metadata = self._manager.item_metadata(step)[ARRAYS]
+        if metadata is None:
+            return
+        stored = {name: tuple(leaf.shape) for name, leaf in _named(getattr(metadata, "tree", metadata))}
+        for name, leaf in _named(target):
+            if stored.get(name) != tuple(leaf.shape):
+                raise OtherShapes(
+                    f"{self.directory}: {name} of checkpoint {step} has shape {stored.get(name)}, this run's has "
+                    f"{tuple(leaf.shape)}; give another directory or the settings that it was written with"
+                )
+
+    def preempted(self, step: int) -> bool:
+        """Whether several processes agreed, after one of them got SIGTERM, to save after this update."""
+        return jax.process_count() > 1 and self._manager.reached_preemption(step)
+
+    def wait(self) -> None:
+        """Until what is being written is there. CheckpointError where it cannot be."""
+        with self._told("the last checkpoint"):
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
 
     def close(self) -> None:
-        self._manager.close()
+        with self._told("the last checkpoint"):
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _told(self, what: str):
+        try:
+            yield
+        except CheckpointError:
+            raise
+        except Exception as error:
+            lines = str(error).strip().splitlines()
+            kept = ", ".join(map(str, self.steps())) if self.directory.is_dir() else "none: the directory is gone"
+            raise CheckpointError(
+                f"{self.directory}: {what} could not be written ({lines[0] if lines else type(error).__name__}); "
+                f"intact are: {kept or 'none yet'}"
+            ) from error
+
+
+class OtherShapes(ValueError):
+    """A checkpoint of another model or optimiser."""
+
+
+def bit_sums(arrays: Any) -> dict[str, int]:
+    """Sum of each array's elements read as unsigned integers, modulo 2^32: the same for any sharding."""
+    leaves = dict(_named(arrays))
+    if all(leaf.is_fully_addressable for leaf in leaves.values()) and jax.default_backend() == "cpu":
+        sums = {}
+        for name, leaf in leaves.items():
+            bits = np.atleast_1d(np.asarray(leaf)).view(f"u{leaf.dtype.itemsize}")
+            sums[name] = int(bits.sum(dtype=np.uint64)) % 2**32
+        return sums
+    found = jax.device_get(_device_sums(leaves))
+    return {name: int(value) for name, value in found.items()}
+
+
+@jax.jit
+def _device_sums(leaves):
+    def one(leaf):
+        unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
+        return jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32).sum(dtype=jnp.uint32)
+
+    return jax.tree.map(one, leaves)
+
+
+def _named(tree: Any) -> list[tuple[str, Any]]:
+    """(path, leaf) of a tree, the path spelled alike for dicts, named tuples and what a checkpoint's metadata holds."""
+
+    def word(entry):
+        return str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry))))
+
+    return [("/".join(map(word, path)), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _check_room(directory: Path, arrays: Any, step: int) -> None:
+    """CheckpointError before anything is written where the disk has no room for this process's part."""
+    need = sum(
+        shard.data.nbytes
+        for leaf in jax.tree.leaves(arrays)
+        for shard in leaf.addressable_shards
+        if not shard.replica_id
+    )
+    free = shutil.disk_usage(directory).free
+    if free < need:
+        raise CheckpointError(
+            f"{directory}: {free / 2**20:.0f} MiB are free, the checkpoint of update {step} needs {need / 2**20:.0f} MiB"
+        )
+
+
+def _everywhere(ok: bool) -> bool:
+    """Whether it is so on all processes."""
+    if jax.process_count() == 1:
+        return ok
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.process_allgather(np.array(ok)).all())

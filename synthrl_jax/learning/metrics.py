@@ -1,8 +1,81 @@
-"""Where a run's numbers go: a JSONL file and TensorBoard, both beside the run."""
+"""What a run's numbers mean, and where they go: JSONL files and TensorBoard, beside the run."""
 
 import json
 import math
 from pathlib import Path
+
+import jax
+
+from synthrl_jax.policy.decoder import DecoderConfig
+
+# of metrics.jsonl: a function of the run's settings and data alone
+MEANINGS = {
+    "step": "optimiser updates done",
+    "loss": "total over weight of the whole batch, all micro-batches and hosts; what is minimised",
+    "gradient_norm": "global L2 norm of the gradient, before clipping",
+    "nll": "mean negative log-likelihood of the masked tokens, nats a token",
+    "entropy": "mean entropy of the policy's next-token distribution at the masked tokens of one batch, nats, after the update",
+    "step_weight": "mean of the masked tokens' min(exp(A / beta), max_weight)",
+    "step_weight_at_cap": "share of masked tokens whose weight is at max_weight",
+    "preference_accuracy": "share of pairs whose implicit reward is larger on the chosen side; a tie counts half",
+    "reward_margin": "mean of beta * (log pi/ref of the chosen - log pi/ref of the rejected) over pairs",
+    "chosen_reward": "mean of beta * log pi/ref of the chosen rows, sums over masked tokens",
+    "rejected_reward": "mean of beta * log pi/ref of the rejected rows, sums over masked tokens",
+    "chosen_logprob": "mean log-probability of the chosen rows, sums over masked tokens, nats",
+    "rejected_logprob": "mean log-probability of the rejected rows, sums over masked tokens, nats",
+    "chosen_nll": "mean over pairs of the chosen row's negative log-likelihood a masked token",
+    "reference_kl": "mean log ref/pi a masked token: on rows that the reference sampled an estimate of KL(reference || policy), "
+    "nats a token",
+    "skipped": "updates so far that were left out, as their loss or gradient was not finite or a spike",
+    "validation": "score of the validation look, larger is better",
+}
+# of timing.jsonl and TensorBoard: how fast it went, on this machine, this time
+TIMING_MEANINGS = {
+    "seconds_per_update": "wall time an update since the last row, looks and checkpoints left out",
+    "trained_tokens_per_second": "tokens that the loss counts, a token of several examples once for each",
+    "computed_tokens_per_second": "tokens that went through the layers, padding included",
+    "real_share": "share of the computed places that hold a token",
+    "computed_per_trained": "tokens computed per token trained",
+    "mfu": "model FLOP utilisation: 6 FLOPs a token and matrix parameter (the unembedding only at counted tokens) plus causal "
+    "attention at half of T^2, for real tokens, nothing for rematerialisation, over the devices' dense bfloat16 peak",
+    "peak_bytes": "largest memory in use on the first device so far (on CPU: of this process)",
+}
+# dense bfloat16 FLOP/s of one device, by jax's device_kind; from the makers' data sheets
+PEAK_FLOPS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+}
+
+
+def model_flops(config: DecoderConfig, real: int, counted: int, context: float) -> float:
+    """FLOPs of a training step by the convention of `mfu`; context: mean number of tokens that a token sees."""
+    c = config
+    attention = c.width * c.head_dim * (2 * c.heads + 2 * c.kv_heads)
+    layers = c.layers * (attention + 3 * c.width * c.mlp_width)
+    seen = (
+        2 * c.layers * c.heads * c.head_dim * context
+    )  # q k and its product with v, two FLOPs each, are 2 multiply-adds
+    return 6.0 * (real * (layers + seen) + counted * c.width * c.vocab_size)
+
+
+def peak_bytes() -> int | None:
+    """Largest memory in use so far on the first device; of the process where the device does not say."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return int(stats["peak_bytes_in_use"])
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class MetricWriter:
@@ -17,6 +90,7 @@ class MetricWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_metrics(self.path) if row["step"] <= resume_after]
         self._file = self.path.open("w")
+        self._timing = None
         self._board = None
         if tensorboard:
             from tensorboardX import SummaryWriter
@@ -26,15 +100,26 @@ class MetricWriter:
             self._file.write(json.dumps(row) + "\n")
 
     def write(self, step: int, values: dict[str, float]) -> None:
+        self._put(self._file, step, values)
+
+    def write_timing(self, step: int, values: dict[str, float]) -> None:
+        """What another run of the same settings need not repeat goes to a file of its own, timing.jsonl."""
+        if self._timing is None:
+            self._timing = self.path.with_name("timing.jsonl").open("a")
+        self._put(self._timing, step, values)
+
+    def _put(self, file, step: int, values: dict[str, float]) -> None:
         row = {"step": step} | {k: round(float(v), 7) if math.isfinite(v) else None for k, v in values.items()}
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        file.write(json.dumps(row) + "\n")
+        file.flush()
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         self._file.close()
+        if self._timing is not None:
+            self._timing.close()
         if self._board is not None:
             self._board.close()
 

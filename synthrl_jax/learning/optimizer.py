@@ -1,18 +1,30 @@
 """The optimiser and its learning-rate schedule, from a few named numbers."""
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 SCHEDULES = ("cosine", "linear", "constant")
+OPTIMIZERS = ("adamw", "adafactor")
+GUARD_MEMORY = 0.98  # of the running mean and variance that a spike is measured by
+GUARD_WARMUP = 20  # losses before a spike can be told
+GUARD_PATIENCE = 25  # bad updates in a row after which skipping has no point
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    """AdamW. learning_rate: the peak; warmup: share of the updates; final: the last rate's share of the peak."""
+    """learning_rate: the peak; warmup: share of the updates; final: the last rate's share of the peak.
+
+    name: adamw, or adafactor (Shazeer & Stern 2018, without momentum: its state is a small fraction of the parameters; `b1`
+    and `b2` have no say). bad: what happens on a loss or gradient that is not finite, or on a spike: `stop` the run or `skip` the
+    update; spike: a loss of so many running standard deviations above its running mean is one (0: none is).
+    """
 
     learning_rate: float
+    name: str = "adamw"
     schedule: str = "cosine"
     warmup: float = 0.1
     final: float = 0.05
@@ -20,8 +32,14 @@ class OptimizerSettings:
     clip: float = 1.0
     b1: float = 0.9
     b2: float = 0.98
+    bad: str = "stop"
+    spike: float = 0.0
 
     def __post_init__(self):
+        if self.name not in OPTIMIZERS:
+            raise ValueError(f"optimizer {self.name!r}: use one of {', '.join(OPTIMIZERS)}")
+        if self.bad not in ("stop", "skip") or self.spike < 0:
+            raise ValueError(f"bad={self.bad!r} must be stop or skip, spike={self.spike} not negative")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule {self.schedule!r}: use one of {', '.join(SCHEDULES)}")
         if not 0 <= self.warmup < 1:
@@ -55,14 +73,63 @@ def decays(params):
 
 
 def make(settings: OptimizerSettings, updates: int) -> optax.GradientTransformation:
-    """AdamW after clipping by the global norm."""
-    return optax.chain(
-        optax.clip_by_global_norm(settings.clip),
-        optax.adamw(
-            learning_rate(settings, updates),
-            b1=settings.b1,
-            b2=settings.b2,
-            weight_decay=settings.weight_decay,
-            mask=decays,
-        ),
-    )
+    """The optimiser after clipping by the global norm; with `bad="skip"` or a spike rule, inside of `guarded`."""
+    rate = learning_rate(settings, updates)
+    if settings.name == "adamw":
+        rule = optax.adamw(rate, b1=settings.b1, b2=settings.b2, weight_decay=settings.weight_decay, mask=decays)
+    else:
+        rule = optax.chain(
+            optax.scale_by_factored_rms(min_dim_size_to_factor=32),
+            optax.clip_by_block_rms(1.0),
+            optax.add_decayed_weights(settings.weight_decay, mask=decays),
+            optax.scale_by_learning_rate(rate),
+        )
+    chained = optax.chain(optax.clip_by_global_norm(settings.clip), rule)
+    return guarded(chained, settings.spike) if guards(settings) else chained
+
+
+def guards(settings: OptimizerSettings) -> bool:
+    """Whether bad updates are told apart on the device."""
+    return settings.bad == "skip" or settings.spike > 0
+
+
+class GuardState(NamedTuple):
+    """mean, variance: of the losses so far, weighed towards the last; counts of losses seen, of bad ones, and in a row."""
+
+    inner: optax.OptState
+    mean: jax.Array
+    variance: jax.Array
+    seen: jax.Array
+    bad: jax.Array
+    in_a_row: jax.Array
+
+
+def guarded(inner: optax.GradientTransformation, spike: float) -> optax.GradientTransformationExtraArgs:
+    """`inner`, but for updates whose loss (`value`) or gradients are not finite, or whose loss is a spike: these change
+    neither parameters nor the optimiser's state, and are counted."""
+
+    def init(params):
+        # arrays of their own: the training step donates each
+        zeros = lambda: jnp.zeros((), jnp.float32)  # noqa: E731
+        count = lambda: jnp.zeros((), jnp.int32)  # noqa: E731
+        return GuardState(inner.init(params), zeros(), zeros(), count(), count(), count())
+
+    def update(gradients, state, params=None, *, value, **_):
+        ok = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradients))
+        if spike:
+            limit = state.mean + spike * jnp.sqrt(state.variance)
+            ok &= (state.seen < GUARD_WARMUP) | (value <= limit)
+        updates, new = inner.update(gradients, state.inner, params)
+        keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, old)  # noqa: E731
+        memory = jnp.minimum(GUARD_MEMORY, state.seen / (state.seen + 1.0))  # a plain mean at first
+        off = value - state.mean
+        mean = state.mean + (1 - memory) * off
+        variance = memory * (state.variance + (1 - memory) * off * off)
+        mean, variance = keep((mean, variance), (state.mean, state.variance))
+        bad = (~ok).astype(jnp.int32)
+        new_state = GuardState(
+            keep(new, state.inner), mean, variance, state.seen + 1 - bad, state.bad + bad, (state.in_a_row + 1) * bad
+        )
+        return jax.tree.map(lambda u: jnp.where(ok, u, 0), updates), new_state
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,8 +1,9 @@
 """Train a policy on rows with one of the losses, looking at validation now and then and keeping the best parameters."""
 
+import contextlib
 import dataclasses
 import functools
-import inspect
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from synthrl_jax.learning import optimizer as optimizers
+from synthrl_jax.learning import lora, optimizer
 from synthrl_jax.learning.batches import Batches
 from synthrl_jax.learning.checkpoints import Checkpoints
-from synthrl_jax.learning.losses import LOSSES
-from synthrl_jax.learning.metrics import MetricWriter
+from synthrl_jax.learning.lora import LoraSettings
+from synthrl_jax.learning.metrics import PEAK_FLOPS, MetricWriter, model_flops, peak_bytes
 from synthrl_jax.learning.optimizer import OptimizerSettings
-from synthrl_jax.named import resolve
+from synthrl_jax.learning.preemption import Preempted, SigtermWatch
+from synthrl_jax.learning.step import find_loss, make_entropy, make_step
 from synthrl_jax.policy import decoder, sharding
 from synthrl_jax.progress import Progress
 
@@ -27,80 +29,52 @@ from synthrl_jax.progress import Progress
 class TrainSettings:
     """loss: a built-in word or "module:function"; loss_args: its hyperparameters; updates: optimiser steps; looks: how often
     validation is asked, evenly spread, the last time after the last update; patience: looks without a new best after which
-    training ends (0: never)."""
+    training ends (0: never); save_every: updates between checkpoints beside those at looks (0: none); keep: checkpoints
+    kept, the best one aside; profile: updates that jax.profiler traces, from the third on, into the run's TensorBoard."""
 
     loss: str
     optimizer: OptimizerSettings
     updates: int
     loss_args: dict[str, Any] = dataclasses.field(default_factory=dict)
+    lora: LoraSettings = dataclasses.field(default_factory=LoraSettings)
     looks: int = 1
     patience: int = 0
     log_every: int = 20
+    save_every: int = 0
+    keep: int = 2
+    profile: int = 0
 
     def __post_init__(self):
         if self.updates < 1 or self.looks < 1:
             raise ValueError(f"updates={self.updates} and looks={self.looks} must be at least 1")
+        if self.save_every < 0 or self.keep < 1 or self.profile < 0:
+            raise ValueError(f"save_every={self.save_every}, keep={self.keep}, profile={self.profile}: not possible")
 
 
 @dataclasses.dataclass
 class TrainResult:
-    """params: those of the best look (the last ones without validation); looks: (update, score) pairs."""
+    """params: those of the best look (the last ones without validation), adapters merged; looks: (update, score) pairs."""
 
     params: decoder.Params
     best_update: int
     looks: list[tuple[int, float]]
 
 
-def find_loss(settings: TrainSettings) -> Callable:
-    """The loss with its hyperparameters bound; ValueError names a hyperparameter that it does not take."""
-    loss = resolve(settings.loss, LOSSES, kind="loss")
-    known = set(inspect.signature(loss).parameters) - {"logprobs", "batch", "entropy"}
-    if unknown := set(settings.loss_args) - known:
-        raise ValueError(f"loss {settings.loss} takes {sorted(known)}, not {sorted(unknown)}")
-    return functools.partial(loss, **settings.loss_args)
+@dataclasses.dataclass
+class _State:
+    """What a checkpoint holds: the trained parameters, the optimiser's state, and how far the run is."""
 
+    params: decoder.Params
+    opt_state: optax.OptState
+    best: decoder.Params
+    update: int = 0
+    best_update: int = 0
+    best_score: float = -np.inf
+    looks: list[tuple[int, float]] = dataclasses.field(default_factory=list)
 
-def loss_of_params(config: decoder.DecoderConfig, loss: Callable) -> Callable:
-    """A function (params, batch) -> Loss: the policy's log-probabilities, and entropies where the loss names them."""
-    with_entropy = "entropy" in inspect.signature(loss).parameters
-
-    def compute(params, batch):
-        if with_entropy:
-            logprobs, entropy = decoder.token_logprobs(config, params, batch["tokens"], entropy=True)
-            return loss(logprobs, batch, entropy=entropy)
-        return loss(decoder.token_logprobs(config, params, batch["tokens"]), batch)
-
-    return compute
-
-
-def make_step(config: decoder.DecoderConfig, loss: Callable, transform: optax.GradientTransformation) -> Callable:
-    """The jitted update (params, opt_state, batch [M, rows, ...]) -> (params, opt_state, metrics), state donated.
-
-    M micro-batches are accumulated as sums: the result equals that of one batch of all rows, however their weights differ.
-    """
-    compute = loss_of_params(config, loss)
-
-    def total(params, batch):
-        out = compute(params, batch)
-        return out.total, (out.weight, out.metrics)
-
-    grad = jax.value_and_grad(total, has_aux=True)
-
-    def step(params, opt_state, batch):
-        sums = grad(params, jax.tree.map(lambda x: x[0], batch))
-        rest = jax.tree.map(lambda x: x[1:], batch)
-        add = lambda sums, micro: (jax.tree.map(jnp.add, sums, grad(params, micro)), None)  # noqa: E731
-        if len(batch["tokens"]) > 1:
-            sums, _ = jax.lax.scan(add, sums, rest)
-        (value, (weight, metrics)), grads = sums
-        weight = jnp.maximum(weight, 1e-9)
-        grads = jax.tree.map(lambda g: g / weight, grads)
-        updates, opt_state = transform.update(grads, opt_state, params)
-        out = {name: s / jnp.maximum(w, 1e-9) for name, (s, w) in metrics.items()}
-        out |= {"loss": value / weight, "gradient_norm": optax.tree.norm(grads)}
-        return optax.apply_updates(params, updates), opt_state, out
-
-    return jax.jit(step, donate_argnums=(0, 1))
+    def extra(self, data: dict[str, int]) -> dict[str, Any]:
+        names = ("update", "best_update", "best_score", "looks")
+        return {name: getattr(self, name) for name in names} | {"data": data}
 
 
 def train(
@@ -117,70 +91,226 @@ def train(
     """Minimise a loss over `batches` from `params` (left untouched), and return the parameters of the best validation look.
 
     validate: params -> score, larger is better; without it the last parameters are returned. workdir: where metrics and
-    checkpoints go; a run started again there continues after its last look and ends with the same result. Raises ValueError
-    for a batch that does not divide over the mesh, FloatingPointError when the loss is no longer finite.
+    checkpoints go; a run started again there continues after its last checkpoint and ends with the same result. All
+    processes of a run call this with the same arguments. Raises ValueError for a batch that does not divide over the mesh,
+    FloatingPointError when the loss is no longer finite (or, by `optimizer.bad` and `spike`, when updates are bad),
+    CheckpointError when the disk is full or gone, and Preempted after a SIGTERM, its state saved.
     """
-    loss = find_loss(settings)
+    loss = find_loss(settings.loss, settings.loss_args)
     batches.check_mesh(mesh)
-    transform = optimizers.make(settings.optimizer, settings.updates)
-    step_fn = make_step(config, loss, transform)
-    place = (
-        jnp.array
-        if mesh is None
-        else functools.partial(jax.device_put, device=sharding.batch_sharding(mesh, micro=True))
-    )
-    params = jax.tree.map(jnp.array, params)  # a copy: the step donates
+    config, trained, frozen = _trainable(config, params, settings, batches.seed, mesh)
+    transform = optimizer.make(settings.optimizer, settings.updates)
+    shapes = jax.eval_shape(lambda: trained)
+    step_fn, entropy_fn = make_step(config, loss, transform, mesh=mesh, shapes=shapes), make_entropy(config)
+    place = jnp.array if mesh is None else functools.partial(sharding.put_batch, mesh)
+    where = None
     if mesh is not None:
-        params = jax.tree.map(jax.device_put, params, sharding.shardings(config, mesh))
-    opt_state = jax.jit(transform.init)(params)
-    best, best_update, best_score, looks, start = params, 0, -np.inf, [], 0
+        where = sharding.state_shardings(transform, shapes, sharding.shardings(config, mesh, shapes), mesh)
+    opt_state = jax.jit(transform.init, out_shardings=where)(trained)
+    state = _State(trained, opt_state, best=trained)
+    merged = (lambda params: params) if frozen is None else _merger(config, frozen)
 
-    checkpoints = Checkpoints(Path(workdir) / "checkpoints") if workdir is not None else None
-    if checkpoints is not None and (
-        found := checkpoints.restore({"params": params, "opt_state": opt_state, "best": params})
-    ):
-        arrays, extra = found
-        params, opt_state, best = arrays["params"], arrays["opt_state"], arrays["best"]
-        start, best_update, best_score = extra["update"], extra["best_update"], extra["best_score"]
-        looks = [tuple(look) for look in extra["looks"]]
-    else:
-        best = jax.tree.map(jnp.copy, params)
+    data = {"seed": batches.seed, "batch": batches.batch, "units": batches.units}
+    checkpoints = None
+    if workdir is not None:
+        checkpoints = Checkpoints(Path(workdir) / "checkpoints", keep=settings.keep, background=True)
+        _resume(state, checkpoints, data)
+    if state.best is state.params:
+        state.best = jax.tree.map(jnp.copy, state.params)  # the step donates
 
-    writer = MetricWriter(workdir, resume_after=start) if workdir is not None else None
+    first = jax.process_index() == 0
+    writer = MetricWriter(workdir, resume_after=state.update) if workdir is not None and first else None
     look_at = {round(settings.updates * (i + 1) / settings.looks) for i in range(settings.looks)}
-    progress = Progress(label, settings.updates, unit="updates", start=start)
-    try:
-        for update in range(start + 1, settings.updates + 1):
-            if _out_of_patience(settings, looks, best_update):
+    progress = Progress(label, settings.updates, unit="updates", start=state.update)
+    clock = _Clock(config, batches, len(mesh.devices.flat) if mesh is not None else 1)
+    traced = range(state.update + 3, state.update + 3 + settings.profile)
+    with SigtermWatch() as sigterm, _closing(progress, writer, checkpoints):
+        for update in range(state.update + 1, settings.updates + 1):
+            if _out_of_patience(settings, state.looks, state.best_update):
                 break
-            batch = batches.at(update - 1)
-            params, opt_state, metrics = step_fn(params, opt_state, {k: place(v) for k, v in batch.items()})
+            if update == traced.start and settings.profile and workdir is not None:
+                jax.profiler.start_trace(str(Path(workdir) / "tensorboard"))
+            batch = {k: place(v) for k, v in batches.at(update - 1).items()}
+            with _on(mesh):
+                state.params, state.opt_state, metrics = step_fn(state.params, state.opt_state, batch, frozen)
+            state.update = update
             progress.to(update)
-            if update % settings.log_every == 0 or update in look_at:
+            clock.tick(update - 1, metrics)
+            if update == traced.stop - 1 and settings.profile and workdir is not None:
+                jax.block_until_ready(metrics)
+                jax.profiler.stop_trace()
+            look = update in look_at
+            if update % settings.log_every == 0 or look:
                 row = {name: float(value) for name, value in jax.device_get(metrics).items()}
-                if not np.isfinite(row["loss"]):
-                    raise FloatingPointError(
-                        f"{label}: the loss is {row['loss']} at update {update}; lower the learning rate"
-                    )
-                if update in look_at:
-                    score = float(validate(params)) if validate else float(update)
-                    looks.append((update, score))
+                timing = clock.row()
+                _check(row, settings.optimizer, label, update)
+                if look:
+                    with _on(mesh):
+                        row["entropy"] = float(entropy_fn(state.params, batch, frozen))
+                    score = float(validate(merged(state.params))) if validate else float(update)
+                    state.looks.append((update, score))
                     row |= {"validation": score} if validate else {}
-                    if score > best_score:
-                        best, best_update, best_score = jax.tree.map(jnp.copy, params), update, score
+                    if score > state.best_score:
+                        state.best = jax.tree.map(jnp.copy, state.params)
+                        state.best_update, state.best_score = update, score
                 if writer is not None:
                     writer.write(update, row)
+                    if timing:
+                        writer.write_timing(update, timing)
                 progress.note(**{k: row[k] for k in ("loss", "validation") if k in row})
-            if checkpoints is not None and update in look_at and update < settings.updates:
-                extra = {"update": update, "best_update": best_update, "best_score": best_score, "looks": looks}
-                checkpoints.save(update, {"params": params, "opt_state": opt_state, "best": best}, extra)
-    finally:
-        progress.close()
-        if writer is not None:
-            writer.close()
-        if checkpoints is not None:
-            checkpoints.close()
-    return TrainResult(best, best_update, looks)
+            if checkpoints is not None:
+                leave = checkpoints.preempted(update) or (sigterm.asked and jax.process_count() == 1)
+                due = look or (settings.save_every and update % settings.save_every == 0)
+                if leave or (due and update < settings.updates):
+                    checkpoints.save(update, _arrays(state), state.extra(data))
+                if leave:
+                    checkpoints.wait()
+                    raise Preempted(f"{label}: stopped by SIGTERM after update {update}, which is saved")
+            elif sigterm.asked:
+                raise Preempted(f"{label}: stopped by SIGTERM at update {update}; without a directory nothing is saved")
+            if look:
+                clock.pause()
+    return TrainResult(merged(state.best), state.best_update, state.looks)
+
+
+def _trainable(config, params, settings: TrainSettings, seed: int, mesh):
+    """(config, what is trained, what stays beside it or None): float32 copies on the mesh, or adapters and the base model."""
+
+    def copied(params, dtype):
+        params = jax.tree.map(lambda x: jnp.array(x, dtype), params)  # a copy: the step donates
+        if mesh is None:
+            return params
+        return jax.tree.map(_put, params, sharding.shardings(config, mesh, jax.eval_shape(lambda: params)))
+
+    if not settings.lora.rank:
+        return config, copied(params, jnp.float32), None  # master weights, also of a policy that was loaded in bfloat16
+    config = settings.lora.config(config)
+    adapters = lora.init(params, settings.lora, jax.random.key(seed))
+    return config, copied(adapters, jnp.float32), copied(params, config.dtype)
+
+
+def _put(x: jax.Array, where) -> jax.Array:
+    """On the mesh; from a host's copy where the mesh spans processes."""
+    if where.is_fully_addressable or (isinstance(x, jax.Array) and not x.is_fully_addressable):
+        return jax.device_put(x, where)
+    host = np.asarray(x)
+    return jax.make_array_from_callback(host.shape, where, lambda index: host[index])
+
+
+def _merger(config, frozen) -> Callable:
+    merge = jax.jit(lambda adapters: lora.merge(config, lora.join(frozen, adapters)))
+    return lambda adapters: merge(adapters)
+
+
+def _arrays(state: _State) -> dict[str, Any]:
+    return {"params": state.params, "opt_state": state.opt_state}
+
+
+def _resume(state: _State, checkpoints: Checkpoints, data: dict[str, int]) -> None:
+    """Go on from the last whole checkpoint, with the best parameters from that of the best look."""
+    found = checkpoints.restore(_arrays(state))
+    if found is None:
+        return
+    arrays, extra = found
+    if extra.get("data", data) != data:
+        raise ValueError(f"{checkpoints.directory} is of a run on other data: {extra['data']} there, {data} here")
+    state.params, state.opt_state, state.best = arrays["params"], arrays["opt_state"], arrays["params"]
+    state.update, state.best_update, state.best_score = extra["update"], extra["best_update"], extra["best_score"]
+    state.looks = [tuple(look) for look in extra["looks"]]
+    if state.best_update in (0, state.update):
+        return
+    # the best look's own checkpoint; where that is damaged, the best that is left
+    for update, score in sorted(state.looks, key=lambda look: (-look[1], look[0])):
+        if update in checkpoints.steps() and (best := checkpoints.read(update, {"params": state.params})) is not None:
+            state.best, state.best_update, state.best_score = best[0]["params"], update, score
+            return
+    state.best_update, state.best_score = 0, -np.inf
+
+
+def _check(row: dict[str, float], settings: OptimizerSettings, label: str, update: int) -> None:
+    """Stop, or say that updates were skipped, by the settings' rule."""
+    bad, in_a_row = row.get("skipped", 0), row.pop("skipped_in_a_row", 0)
+    if settings.bad == "skip":
+        if in_a_row >= optimizer.GUARD_PATIENCE:
+            raise FloatingPointError(
+                f"{label}: {in_a_row:.0f} updates in a row up to {update} had a loss or gradient that is not finite or a spike"
+            )
+        if in_a_row:
+            print(f"{label}: update {update} was skipped (loss {row['loss']:.4g}); {bad:.0f} so far", flush=True)
+        return
+    if bad:
+        raise FloatingPointError(
+            f"{label}: at or before update {update} the loss was not finite or rose more than {settings.spike:g} standard "
+            "deviations above its mean; lower the learning rate, or give optimizer.bad='skip'"
+        )
+    if not np.isfinite(row["loss"]):
+        raise FloatingPointError(f"{label}: the loss is {row['loss']} at update {update}; lower the learning rate")
+
+
+class _Clock:
+    """Rates between rows of the log, the first update (which compiles), looks and checkpoints left out."""
+
+    def __init__(self, config: decoder.DecoderConfig, batches: Batches, devices: int):
+        self.config, self.batches, self.devices = config, batches, devices
+        self.begun: float | None = None
+        self.steps: list[int] = []
+
+    def tick(self, step: int, metrics) -> None:
+        if self.begun is None:
+            jax.block_until_ready(metrics)
+            self.begun = time.perf_counter()
+        else:
+            self.steps.append(step)
+
+    def pause(self) -> None:
+        """Begin again now: what happened since the last row was no training."""
+        self.begun, self.steps = time.perf_counter(), []
+
+    def row(self) -> dict[str, float]:
+        """What timing.jsonl gets, and begin again; nothing where no update was timed."""
+        if not self.steps:
+            return {}
+        seconds = (time.perf_counter() - self.begun) / len(self.steps)
+        total = self.batches.counts(self.steps[-1])  # the last batch stands for all: packing each again costs too much
+        row = {
+            "seconds_per_update": seconds,
+            "trained_tokens_per_second": total["trained"] / seconds,
+            "computed_tokens_per_second": total["computed"] / seconds,
+            "real_share": total["real"] / total["computed"],
+            "computed_per_trained": total["computed"] / max(1, total["trained"]),
+        }
+        peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
+        if peak:
+            context = total["seen"] / total["real"]
+            flops = model_flops(self.config, total["real"], total["trained"], context)
+            row["mfu"] = flops / seconds / peak / self.devices
+        if (peak_memory := peak_bytes()) is not None:
+            row["peak_bytes"] = peak_memory
+        self.pause()
+        return row
+
+
+class _closing:
+    """Closes all at the end; an error while closing shows only where nothing else went wrong."""
+
+    def __init__(self, *things):
+        self.things = [thing for thing in things if thing is not None]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        for thing in self.things:
+            try:
+                thing.close()
+            except OSError:
+                if kind is None:
+                    raise
+
+
+def _on(mesh):
+    """The context in which programs see the mesh."""
+    return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
 
 
 def _out_of_patience(settings: TrainSettings, looks: list, best_update: int) -> bool:
