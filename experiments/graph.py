@@ -274,6 +274,8 @@ def _check_method(c: dict, name: str, entry: dict) -> None:
     if rollouts < k or sample["n"] < k:
         raise UsageError(f"monte_carlo.rollouts and sample.n must be at least credit.k={k}: Q is undefined below")
     if monte_carlo["early_stop"]:
+        from synthrl_jax.credit import early_stop
+
         try:
             early_stop.rounds_of(monte_carlo["looks"], rollouts, k, monte_carlo["early_stop"])
         except ValueError as error:

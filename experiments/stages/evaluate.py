@@ -20,7 +20,7 @@ from synthrl_jax.problems.problem import Problem
 def graded_samples(policy, problems: Sequence[Problem], prompt: str, settings: dict, n: int, seed: int):
     """n graded responses to each problem, by problem and index: [problems][n] of (Response, Verdict)."""
     roots = prompt_roots(policy, problems, prompt, n)
-    completions = list(rollouts.sample(policy, roots, sampler_settings(policy, settings), seed))
+    completions = rollouts.sample_everywhere(policy, roots, sampler_settings(policy, settings), seed)
     completions.sort(key=lambda c: c.index)
     graded = responses_of(problems, roots, completions, policy.tokenizer, settings["grading"])
     groups: dict[str, list] = {problem.id: [] for problem in problems}

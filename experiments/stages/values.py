@@ -1,6 +1,7 @@
 """Stage `values`: Monte Carlo values of the step prefixes of chosen responses (paper section 4)."""
 
 import collections
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import numpy as np
 
 from experiments.artifacts import read_problems, read_responses, write_jsonl, write_responses, write_values
 from experiments.stages.base import load_policy
+from experiments.stages.credit import prompt_values
 from experiments.stages.sampling import sampler_settings
 from synthrl_jax import grading, rollouts
+from synthrl_jax.credit import early_stop
 from synthrl_jax.credit.example import Response, StepValues
 from synthrl_jax.credit.pairs import stable_key
 from synthrl_jax.credit.steps import step_spans
@@ -37,7 +40,11 @@ def root_of(response: Response, spans: np.ndarray, n: int, max_tokens: int) -> R
 
 
 def values(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> None:
-    """Writes responses.jsonl (the chosen ones), values.jsonl and summary.jsonl."""
+    """Writes responses.jsonl (the chosen ones), values.jsonl and summary.jsonl.
+
+    settings.early_stop: "" draws `rollouts` for each step; "pit" or "advantage" looks after `looks` rollouts, and after that
+    draws more, up to `rollouts`, only for the steps of which that question is still open (`credit.early_stop`).
+    """
     policy, problems = load_policy(inputs["sft"]), {p.id: p for p in read_problems(inputs["data"])}
     tokenizer = policy.tokenizer
     responses = read_responses(inputs["grade"] / "responses.jsonl")
@@ -46,42 +53,57 @@ def values(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
     positives = choose(selected, ("correct",), settings["positives"], seed)
     chosen = negatives + positives
     spans = {r.id: step_spans(r.tokens, tokenizer, r.prompt_len, settings["delimiters"]) for r in chosen}
-    roots = [root_of(r, np.asarray(spans[r.id]), settings["rollouts"], settings["max_tokens"]) for r in chosen]
-    store = out / "completions"
-    rollouts.sample_to_store(
-        store,
-        policy,
-        [root for root in roots if root.forks],
-        sampler_settings(policy, settings),
-        seed=seed,
-        shard_roots=settings["shard_roots"],
-        label=label,
-    )
-    completions = list(rollouts.read_store(store))
-    by_id = {r.id: r for r in chosen}
-    rows = []
-    for completion in completions:
-        response = by_id[completion.root_id]
-        tokens = [*response.tokens[response.prompt_len : completion.fork], *completion.tokens]
-        rows.append((tokenizer.decode(tokens), problems[response.problem_id].answer, settings["grading"]))
-    outcomes = [verdict.outcome for verdict in grading.grade_many(rows)]
-    counted = [
-        step_values(r, spans[r.id], group, settings["rollouts"]) for r, group in _grouped(chosen, completions, outcomes)
-    ]
+    k, budget = settings.get("k", 1), settings["rollouts"]
+    rounds = [budget]
+    if settings.get("early_stop"):
+        rounds = early_stop.rounds_of(settings["looks"], budget, k, settings["early_stop"])
+        start = prompt_values(responses, k)
+    limits = settings["max_tokens"]
+    forks = {r.id: root_of(r, np.asarray(spans[r.id]), rounds[0], limits) for r in chosen}
+    by_id, drawn = {r.id: r for r in chosen}, {r.id: [] for r in chosen}
+    outcomes: collections.Counter = collections.Counter()
+    tokens = 0
+    for number, end in enumerate(rounds):
+        # a round's rollouts are what the next indices would have been without early stopping
+        store = out / ("completions" if number == 0 else f"completions_{number}")
+        rollouts.sample_to_store(
+            store,
+            policy,
+            [root for root in forks.values() if root.forks],
+            sampler_settings(policy, settings),
+            seed=seed,
+            shard_roots=settings["shard_roots"],
+            label=label,
+        )
+        completions = list(rollouts.read_store(store))
+        rows = []
+        for completion in completions:
+            response = by_id[completion.root_id]
+            text = [*response.tokens[response.prompt_len : completion.fork], *completion.tokens]
+            rows.append((tokenizer.decode(text), problems[response.problem_id].answer, settings["grading"]))
+        for completion, verdict in zip(completions, grading.grade_many(rows)):
+            drawn[completion.root_id].append((completion, verdict.outcome))
+            outcomes[verdict.outcome] += 1
+            tokens += len(completion.tokens)
+        counted = []
+        for response in chosen:
+            graded = sorted(drawn[response.id], key=lambda row: (row[0].fork, row[0].index))
+            counted.append(step_values(response, spans[response.id], graded, budget))
+        if end == budget:
+            break
+        for response, found in zip(chosen, counted):
+            value = start.get(response.problem_id, float("nan"))
+            more = early_stop.open_steps(
+                found.successes, found.attempts, k, budget, settings["early_stop"], value, settings["level"]
+            )
+            ends = {int(end) for end in found.spans[more, 1]}
+            wanted = rounds[number + 1] - end
+            again = [dataclasses.replace(f, first=end) for f in forks[response.id].forks if f.position in ends]
+            forks[response.id] = dataclasses.replace(forks[response.id], forks=tuple(again), n=wanted)
     write_responses(out / "responses.jsonl", chosen)
     write_values(out / "values.jsonl", counted)
-    counts = collections.Counter(outcomes)
-    summary = {"responses": len(chosen), "wrong": len(negatives), "rollouts": len(completions), **counts}
-    summary["tokens"] = sum(len(completion.tokens) for completion in completions)
-    write_jsonl(out / "summary.jsonl", [summary])
-
-
-def _grouped(responses, completions, outcomes):
-    groups: dict[str, list[tuple[Completion, str]]] = {response.id: [] for response in responses}
-    for completion, outcome in zip(completions, outcomes):
-        groups[completion.root_id].append((completion, outcome))
-    for response in responses:
-        yield response, sorted(groups[response.id], key=lambda row: (row[0].fork, row[0].index))
+    summary = {"responses": len(chosen), "wrong": len(negatives), "rollouts": outcomes.total(), **outcomes}
+    write_jsonl(out / "summary.jsonl", [summary | {"tokens": tokens}])
 
 
 def step_values(response: Response, spans, graded: Sequence[tuple[Completion, str]], n: int) -> StepValues:

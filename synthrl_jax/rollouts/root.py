@@ -13,6 +13,7 @@ SAMPLERS = ("static", "grouped")
 class Fork:
     """A point of a root to continue from: `position` tokens of prefix. None takes the root's or the settings' value.
 
+    The continuations are those of indices first..first + n: more of a fork can be drawn later, and are the same as if at once.
     lengths end each index's continuation after so many tokens (at most max_tokens) and are unknown to any schedule, as
     real lengths are: for benches of random weights, which never stop.
     """
@@ -22,10 +23,11 @@ class Fork:
     max_tokens: int | None = None
     temperature: float | None = None
     lengths: tuple[int, ...] | None = None
+    first: int = 0
 
     def __post_init__(self):
         object.__setattr__(self, "position", operator.index(self.position))
-        for name, least in (("n", 0), ("max_tokens", 0), ("temperature", 0.0)):
+        for name, least in (("n", 0), ("max_tokens", 0), ("temperature", 0.0), ("first", 0)):
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise ValueError(f"fork at {self.position}: {name} must be at least {least}, not {value}")
@@ -150,5 +152,5 @@ def tasks(roots: Iterable[Root], settings: Settings, max_positions: int) -> list
             if n:
                 if fork.lengths is not None and (len(fork.lengths) != n or min(fork.lengths) < 1):
                     raise ValueError(f"root {root.id}: fork {fork.position} needs {n} lengths of at least 1")
-                found.append(Task(root, fork.position, 0, n, budget, float(temperature), fork.lengths))
+                found.append(Task(root, fork.position, fork.first, n, budget, float(temperature), fork.lengths))
     return found

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from synthrl_jax.credit.early_stop import needs_more, stopped_estimate
+from synthrl_jax.credit.early_stop import RULES, needs_more, open_steps, rounds_of, stopped_estimate
 
 
 def test_a_step_stops_once_its_interval_leaves_the_threshold():
@@ -44,3 +44,37 @@ def test_the_bias_of_stopping_early_is_small_and_rollouts_are_saved():
     bias = [estimate - (1 - (1 - rate) ** 5) for rate, (estimate, _) in zip(rates, found)]
     assert 0.0 < np.abs(bias).max() < 0.05
     assert np.mean([cost for _, cost in found]) < 12
+
+
+def test_a_wrong_response_s_pit_is_open_only_where_nothing_was_right():
+    # the last step is wrong: Q = 0, so one right rollout settles that a step is not the lowest
+    more = open_steps([3, 1, 0, 0, 0], [5, 5, 5, 8, 8], 5, 8, "pit", 0.9)
+    np.testing.assert_array_equal(more, [False, False, True, False, False])
+
+
+def test_a_sign_of_the_advantage_is_open_while_the_interval_holds_the_step_before():
+    # 5 of 5 after a V(x) of 0.05 is surely better; 2 of 5 after it may be as good
+    more = open_steps([5, 2, 0], [5, 5, 8], 5, 8, "advantage", 0.05)
+    np.testing.assert_array_equal(more, [True, True, False])
+    np.testing.assert_array_equal(open_steps([5, 0], [5, 8], 5, 8, "advantage", 0.05), [False, False])
+    np.testing.assert_array_equal(open_steps([5, 0], [5, 8], 5, 8, "advantage", float("nan")), [True, False])
+    # a right end: was it above the step before? Not known while every rollout of that one was right
+    np.testing.assert_array_equal(open_steps([5, 8], [5, 8], 5, 8, "advantage", 0.05), [True, False])
+
+
+def test_nothing_is_open_at_the_budget_or_without_steps():
+    for rule in RULES:
+        assert not open_steps([0, 4, 8, 0], [8, 8, 8, 8], 5, 8, rule, 0.5).any()
+        assert open_steps([], [], 5, 8, rule, 0.5).shape == (0,)
+        assert not open_steps([0], [8], 5, 8, rule, 0.5).any()
+
+
+def test_looks_that_make_no_sense_are_refused():
+    assert rounds_of((5, 6), 8, 5, "pit") == [5, 6, 8]
+    for looks, budget, rule, words in [
+        ((4,), 8, "pit", "k=5"),
+        ((8,), 8, "pit", "budget of 8"),
+        ((5,), 8, "x", "rule|one of"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            rounds_of(looks, budget, 5, rule)
