@@ -8,7 +8,6 @@ import functools
 import json
 import random
 import shutil
-import string
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,9 +34,9 @@ from synthrl_jax.progress import Progress
 
 
 def make_tokenizer(pieces: int):
-    """The task's tokenizer: its names and marks as single pieces, printable ASCII, and bytes for the rest."""
-    texts = [string.printable.strip() + " \n"]
-    texts += [f"{p.question}\n{p.solution}" for p in (arithmetic.make("pretrain", i) for i in range(300))]
+    """The task's tokenizer: its names and marks as single pieces, the characters between them, and bytes for the rest."""
+    texts = [f"{p.question}\n{p.solution}" for p in (arithmetic.make("pretrain", i) for i in range(300))]
+    texts.append("0 1")  # a space on its own is no byte to SentencePiece: it must be a piece
     return train_sentencepiece(texts, pieces, language.pieces())
 
 

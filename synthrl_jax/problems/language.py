@@ -11,7 +11,8 @@ A problem is a list of sentences in shuffled order and a question; a solution st
 
 A name is written `owl` where it is mentioned, `Owl is ` where its definition or value stands, `owl: ` where a step decides for
 it. That makes looking a definition up among shuffled ones learnable for a tiny model: the token that asks names what it looks
-for, and the place to look is a token of its own.
+for, and the place to look is a token of its own. In a definition the left side and its operator are one piece (`fig+`), so that
+both sides stand at most two tokens after the mark.
 """
 
 import dataclasses
@@ -95,5 +96,5 @@ def pieces() -> list[str]:
     """The strings that the task's tokenizer keeps as single pieces."""
     out = ["\n", "What is ", ", ", " + ", " - ", ANSWER_MARK]
     for name in GIVEN_NAMES + COMPUTED_NAMES:
-        out += [name, f"{name} ", f"{name.capitalize()} is "]
+        out += [name, *(name + op for op in OPERATORS), f"{name} ", f"{name.capitalize()} is "]
     return out + [f"{name}: " for name in COMPUTED_NAMES]
