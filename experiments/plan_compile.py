@@ -1,0 +1,114 @@
+"""Compile one program for a TPU topology on a machine without TPU, in a process of its own that can be ended.
+
+python -m experiments.plan_compile < request.json > answer.json      (experiments/plan.py calls it)
+"""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from experiments.plan_chips import parse
+from experiments.plan_programs import Program
+
+# libtpu asks for a machine's metadata unless it is told not to
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
+INSTALL = (
+    "libtpu is not installed: `pip install libtpu` (the extra [plan]) lets this command compile; arithmetic needs none"
+)
+
+
+def available() -> bool:
+    """Whether this Python finds libtpu."""
+    import importlib.util
+
+    return importlib.util.find_spec("libtpu") is not None
+
+
+def compile_program(program: Program, config, topology: str, slices: int, mesh: dict[str, int], limit: float) -> dict:
+    """What the compiler says of a program: `compiled`, `peak_bytes`, arguments, temporaries, traffic; or `error`.
+
+    Never raises for a program that does not fit or compile in `limit` seconds: that is an answer.
+    """
+    request = {"program": dataclasses.asdict(program), "config": dataclasses.asdict(config), "mesh": mesh}
+    request |= {"topology": topology, "slices": slices}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "experiments.plan_compile"],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            env={**os.environ, **ENVIRONMENT},
+            cwd=Path(__file__).parent.parent,
+        )
+    except subprocess.TimeoutExpired:
+        return {"compiled": False, "error": f"not compiled within {limit:.0f} s"}
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if not lines:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return {"compiled": False, "error": last[:500]}
+    return json.loads(lines[-1])
+
+
+def answer(request: dict) -> dict:
+    """The child's work."""
+    import jax
+    from jax.experimental import topologies
+
+    from experiments import plan_hlo, plan_programs
+    from synthrl_jax.policy import sharding
+    from synthrl_jax.policy.decoder import DecoderConfig
+
+    where, mesh_shape = parse(request["topology"], request["slices"]), request["mesh"]
+    more = {"num_slices": where.slices} if where.slices > 1 else {}
+    try:
+        topology = topologies.get_topology_desc(platform="tpu", topology_name=where.name, **more)
+    except Exception as error:
+        return {"compiled": False, "error": f"the compiler does not take {where.name} x {where.slices}: {_line(error)}"}
+    count = mesh_shape["data"] * mesh_shape["fsdp"] * mesh_shape["tensor"]
+    mesh = sharding.make_mesh(**mesh_shape, devices=topology.devices[:count])
+    program, config = Program(**request["program"]), DecoderConfig(**request["config"])
+    function, arguments = plan_programs.build(program, config, mesh)
+    with jax.set_mesh(mesh):
+        try:
+            compiled = function.lower(*arguments).compile()
+        except Exception as error:
+            used = re.search(r"Used ([\d.]+)([KMGT])i?B? of ([\d.]+)([KMGT])", str(error))
+            out = {"compiled": False, "error": _line(error)}
+            if used:
+                out["peak_bytes"] = float(used[1]) * 1024.0 ** (" KMGT".index(used[2]))
+            return out
+    memory = compiled.memory_analysis()
+    arguments_bytes, temporaries = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+    outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    moved = plan_hlo.traffic(compiled.as_text(), mesh_shape, program.trips)
+    return {
+        "compiled": True,
+        "argument_bytes": arguments_bytes,
+        "temporary_bytes": temporaries,
+        # what peaks is at most arguments, results of their own and temporaries; the compiler's own figure where it gives one
+        "peak_bytes": getattr(memory, "peak_memory_in_bytes", 0) or arguments_bytes + temporaries + outputs,
+        "memory_traffic": moved.memory,
+        "collectives": [
+            {"collective": op, "axis": axis, "count": n, "bytes": sent}
+            for (op, axis), (n, sent) in moved.collectives.items()
+        ],
+    }
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text[:400]
+
+
+if __name__ == "__main__":
+    print(json.dumps(answer(json.load(sys.stdin))))

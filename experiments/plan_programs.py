@@ -1,0 +1,202 @@
+"""The programs that an experiment runs, as functions with abstract arguments: nothing here allocates or computes."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from experiments.settings import UsageError, merged
+
+PREFERENCE_ROWS = 2  # a pair is two rows
+COMPUTE = ("remat", "attention", "vocab_chunk", "scan", "dtype")
+
+
+@dataclasses.dataclass(frozen=True)
+class Lengths:
+    """Tokens: of the longest prompt and the mean one, of the mean response; steps of a response. Flags of the command."""
+
+    prompt: int = 256
+    mean_prompt: float = 110.0
+    mean_response: float = 150.0
+    steps: float = 4.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """kind: train, prefill, decode or score; rows and length of its batch; trips: rounds of its loop of unknown length."""
+
+    name: str
+    kind: str
+    rows: int
+    length: int
+    micro: int = 1
+    loss: str = ""
+    trips: int = 1
+    settings: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def micro_rows(self) -> int:
+        """Rows that are in flight at once."""
+        return self.rows // self.micro
+
+
+def decoder_fields(c: dict, file: str | None) -> dict:
+    """DecoderConfig fields of a config's base model: `file` (a Hugging Face config.json), the base's own shape, a shipped
+    name, or the decoder that the config would initialise. UsageError where the shape is not known here."""
+    from synthrl_jax.policy import checkpoint, families
+
+    base = c["base"]
+    place = base.get("pretrained")
+    for candidate in [
+        file,
+        *([f"{place}/config.json", checkpoint.ASSETS / str(place) / "config.json"] if place else []),
+    ]:
+        if candidate and Path(candidate).is_file():
+            return dataclasses.asdict(families.from_hf(json.loads(Path(candidate).read_text())))
+    if file:
+        raise UsageError(f"--decoder={file}: no such file")
+    shape = base.get("shape") or base.get("decoder") or {}
+    if shape.get("vocab_size") or not place:
+        return {"vocab_size": base.get("pieces", 0), **shape}
+    raise UsageError(
+        f"base.pretrained={place!r} is not here: give its shape with --decoder=CONFIG.json (Hugging Face form)"
+    )
+
+
+def decoder_config(c: dict, file: str | None = None, changes: dict | None = None):
+    """The DecoderConfig as it computes on TPU: bfloat16, with the config's and the flags' choices of remat and attention."""
+    from synthrl_jax.policy.decoder import DecoderConfig
+
+    fields = decoder_fields(c, file) | {"dtype": "bfloat16", "scan": None}
+    for source in (c["base"], c.get("compute") or {}, c["train"], changes or {}):
+        fields |= {name: source[name] for name in COMPUTE if source.get(name) is not None}
+    try:
+        return DecoderConfig(**fields)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"decoder: {error}") from None
+
+
+def programs(c: dict, lengths: Lengths, sampling_rows: int = 0) -> list[Program]:
+    """Every distinct program of a config: a train step for each loss and batch, prefill, a decode chunk, and scoring."""
+    from experiments import methods
+
+    longest = c["sample"]["max_tokens"]
+    T = -(-(lengths.prompt + longest) // 128) * 128
+    out: dict[Any, Program] = {}
+    for name, entry in {"sft": c["sft"], **c["methods"]}.items():
+        train = merged(c["train"], {k: v for k, v in entry.items() if k in c["train"]})
+        loss, reference = "sft", False
+        if name != "sft":
+            method, _ = methods.find(name, entry)
+            loss, reference = method.loss, method.needs_reference
+        sides = PREFERENCE_ROWS if reference else 1
+        rows, micro = train["batch"] * sides, train["batch"] // (train["micro"] or train["batch"])
+        key = (str(loss), rows, micro)
+        settings = {"loss_args": train["loss_args"], "optimizer": train["optimizer"], "sides": sides, "used_by": [name]}
+        settings["lora"] = train.get("lora") or {}
+        if key in out:
+            out[key].settings["used_by"].append(name)
+        else:
+            out[key] = Program(f"train {loss} {train['batch']}", "train", rows, T, micro, loss, settings=settings)
+    rows = sampling_rows or c["sample"]["rows"]
+    sampler = {"prefix": T, "suffix": longest, "n": c["monte_carlo"]["rollouts"], "steps": round(lengths.steps)}
+    made = list(out.values())
+    made.append(Program("prefill", "prefill", rows, T, settings=sampler))
+    made.append(Program("decode chunk", "decode", rows, T, trips=32, settings=sampler))
+    made.append(Program("score", "score", 64, T))
+    return made
+
+
+def sampler_shape(program: Program, mesh=None):
+    """The grouped sampler's shape for Monte Carlo values: one root a response, a fork a step, n continuations a fork."""
+    from synthrl_jax.rollouts import schedule
+    from synthrl_jax.rollouts.root import Settings
+
+    s = program.settings
+    tasks = s["n"] * s["steps"]
+    roots = 100 * program.rows  # many more than fit at once
+    needs = schedule.Needs(roots, roots * tasks, tasks, s["prefix"], s["prefix"], s["suffix"])
+    settings = Settings(max_tokens=s["suffix"], sampler="grouped", rows=program.rows)
+    return schedule.plan(needs, settings, mesh)[0]
+
+
+def build(program: Program, config, mesh=None) -> tuple[Callable, tuple]:
+    """The jitted function of a program and its abstract arguments, laid out on the mesh."""
+    import jax
+    import jax.numpy as jnp
+
+    from synthrl_jax.policy import decoder, sharding
+
+    def struct(shape, dtype, where=None):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
+
+    def on_mesh(tree, where):
+        if where is None:
+            return tree
+        return jax.tree.map(lambda x, s: struct(x.shape, x.dtype, s), tree, where)
+
+    shapes = decoder.shapes(config)
+    if program.kind == "train":
+        return _train(program, config, mesh, shapes, struct, on_mesh)
+    if program.kind == "score":
+        weights = jax.tree.map(lambda x: struct(x.shape, config.dtype), shapes)
+        where = None if mesh is None else sharding.shardings(config, mesh)
+        rows = None if mesh is None else sharding.batch_sharding(mesh)
+        tokens = struct((program.rows, program.length), jnp.int32, rows)
+        return jax.jit(decoder.token_logprobs, static_argnums=0), (config, on_mesh(weights, where), tokens)
+    return _sampler(program, config, mesh, struct, on_mesh)
+
+
+def _train(program: Program, config, mesh, shapes, struct, on_mesh):
+    import jax
+    import jax.numpy as jnp
+
+    from synthrl_jax.learning import optimizer, step
+    from synthrl_jax.policy import sharding
+
+    s = program.settings
+    transform = optimizer.make(optimizer.OptimizerSettings(**s["optimizer"]), 1000)
+    function = step.make_step(
+        config, step.find_loss(program.loss, dict(s["loss_args"])), transform, mesh=mesh, shapes=shapes
+    )
+    state = jax.eval_shape(transform.init, shapes)
+    where = state_where = rows = None
+    if mesh is not None:
+        where = sharding.shardings(config, mesh, shapes)
+        state_where = sharding.state_shardings(transform, shapes, where, mesh)
+        rows = sharding.batch_sharding(mesh, micro=True)
+    M, R, T = program.micro, program.micro_rows, program.length
+    floats = {name: struct((M, R, T), jnp.float32, rows) for name in ("mask", "weight", "ref_logprobs")}
+    batch = {"tokens": struct((M, R, T), jnp.int32, rows), **floats}
+    batch["step_ids"], batch["advantage"] = struct((M, R, T), jnp.int32, rows), struct((M, R, 32), jnp.float32, rows)
+    if s["sides"] == PREFERENCE_ROWS:
+        batch["pair_weight"] = struct((M, R // 2), jnp.float32)
+    return function, (on_mesh(shapes, where), on_mesh(state, state_where), batch)
+
+
+def _sampler(program: Program, config, mesh, struct, on_mesh):
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from synthrl_jax.policy import decoder
+    from synthrl_jax.rollouts import sampling, shared_prefix
+
+    shape = sampler_shape(program, mesh)
+    weights = jax.eval_shape(lambda p: decoder.unstack(config, p), decoder.shapes(config))
+    state = jax.eval_shape(lambda: shared_prefix.empty_state(config, shape))
+    if mesh is not None:
+        weights = on_mesh(weights, shared_prefix.placed(shared_prefix.weight_specs(config, mesh), mesh))
+        state = on_mesh(state, shared_prefix.placed(shared_prefix.state_specs(config, shape), mesh))
+    everywhere = None if mesh is None else jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    if program.kind == "decode":
+        stops = (struct((8,), jnp.int32, everywhere), None)
+        return shared_prefix.decode, (config, shape, weights, state, stops, None, struct((), jnp.int32, everywhere))
+    F, Q = shape.jobs, shape.tasks
+    key = jax.eval_shape(lambda: sampling.seed_key(0))
+    kinds = {"tokens_FxT": ((F, shape.prefix), np.int32), "task_FxQxX": ((F, Q, 4), np.int32)}
+    kinds |= {"temperature_FxQ": ((F, Q), np.float32), "word_FxQx4": ((F, Q, 4), np.uint32)}
+    kinds |= dict.fromkeys(("group_F", "slot_F", "stamp_F", "count_F"), ((F,), np.int32)) | {"jobs": ((), np.int32)}
+    jobs = shared_prefix.Load(**{name: struct(*kind, everywhere) for name, kind in kinds.items()})
+    return shared_prefix.load, (config, shape, weights, state, struct(key.shape, key.dtype, everywhere), jobs)

@@ -1,0 +1,279 @@
+"""The plan: counted FLOPs against arithmetic, what fits, what is said, and (with libtpu) what the TPU compiler says."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import plan, plan_arithmetic, plan_chips, plan_compile, plan_count, plan_hlo, plan_programs
+from experiments.settings import UsageError, load_config
+from synthrl_jax.policy.decoder import DecoderConfig
+
+SEVEN = {"vocab_size": 32000, "width": 4096, "layers": 32, "heads": 32, "mlp_width": 11008, "scan": True}
+CONFIG = """
+from configs import base
+
+def get_config():
+    c = base.get_config()
+    c.name = "planned"
+    c.base.pretrained = None
+    c.base.decoder = {decoder!r}
+    c.sizes, c.seeds = (8000,), (0,)
+    c.train.batch = {batch}
+    c.sample.max_tokens = 256
+    c.methods = {{"rft": {{"epochs": 2.0}}, "dpo_per_step": {{"epochs": 1.0, "loss_args": {{"beta": 0.1}}}}}}
+    return c
+"""
+needs_compiler = pytest.mark.skipif(not plan_compile.available(), reason=plan_compile.INSTALL)
+
+
+def config_file(directory, batch=64, **changes):
+    path = directory / "planned.py"
+    path.write_text(CONFIG.format(decoder={**SEVEN, "remat": "full", **changes}, batch=batch))
+    return path
+
+
+def planned(directory, topology, *flags, batch=64, **changes):
+    """The command's rows: (programs by name, stages by name)."""
+    path = config_file(directory, batch, **changes)
+    assert (
+        plan.main([f"--config={path}", f"--topology={topology}", "--json", str(directory / "rows.json"), *flags]) == 0
+    )
+    rows = json.loads((directory / "rows.json").read_text())
+    return {r["program"]: r for r in rows if "program" in r}, {r["stage"]: r for r in rows if "stage" in r}
+
+
+def test_the_llama_2_7b_arithmetic_is_that_of_its_paper():
+    """6,738,415,616 parameters: the number of the published checkpoint."""
+    assert plan_arithmetic.parameters(DecoderConfig(**SEVEN)) == 6_738_415_616
+
+
+@pytest.mark.parametrize("remat", ["none", "full", "dots"])
+@pytest.mark.parametrize("vocab_chunk", [0, 8000])
+def test_counted_flops_are_those_by_hand(tmp_path, remat, vocab_chunk):
+    """2 a multiply-add: matrices of every token, all scores, unembedding; backward twice that, and what is computed again."""
+    flags = ("--no-compile", "--programs=train,score")
+    programs, _ = planned(tmp_path, "v5e:4x4", *flags, remat=remat, vocab_chunk=vocab_chunk)
+    D, L, M, V, B, T = 4096, 32, 11008, 32000, 64, 512
+    layer = 2 * (4 * D * D + 3 * D * M) + 4 * T * D
+    layers, head = B * T * L * layer, 2 * B * (T - 1) * D * V
+    again = {"none": 0, "full": layers - B * T * L * 2 * D * M, "dots": B * T * L * 4 * T * D}[remat]
+    expected = 3 * layers + again + (4 if vocab_chunk else 3) * head
+    assert programs["train sft 64"]["counted_flops"] == pytest.approx(expected, rel=0.01)
+    assert programs["train dpo 64"]["counted_flops"] == pytest.approx(2 * expected, rel=0.01)  # two rows a pair
+    assert programs["score"]["counted_flops"] == pytest.approx(layers + head, rel=0.01)
+    for row in programs.values():
+        assert row["flops"] == pytest.approx(row["counted_flops"], rel=0.01)
+
+
+def test_counted_flops_of_sampling_are_those_by_hand(tmp_path):
+    """32 steps of every row: matrices, the unembedding, and every key that is held against every query."""
+    programs, _ = planned(tmp_path, "v5e:4x4", "--no-compile", "--programs=prefill,decode", layers=2)
+    D, L, M, V, rows = 4096, 2, 11008, 32000, 128
+    made = plan_programs.programs(load_config(str(config_file(tmp_path))).to_dict(), plan_programs.Lengths())
+    shape = plan_programs.sampler_shape(made[-2])
+    keys = shape.slots * shape.prefix + shape.suffix
+    step = rows * (L * (2 * (4 * D * D + 3 * D * M) + 4 * keys * D) + 2 * D * V)
+    assert programs["decode chunk"]["counted_flops"] == pytest.approx(32 * step, rel=0.01)
+    tokens = shape.jobs * shape.prefix
+    prefill = tokens * L * (2 * (4 * D * D + 3 * D * M) + 4 * shape.prefix * D)
+    assert programs["prefill"]["counted_flops"] == pytest.approx(prefill, rel=0.01)
+
+
+def test_accumulated_micro_batches_count_as_one_batch(tmp_path):
+    flags = ("--no-compile", "--programs=train")
+    whole = planned(tmp_path, "v5e:4x4", *flags)[0]["train sft 64"]
+    parts = planned(tmp_path, "v5e:4x4", *flags, "--config.train.micro=16")[0]["train sft 64"]
+    assert parts["micro_batches"] == 4 and parts["counted_flops"] == pytest.approx(whole["counted_flops"], rel=1e-6)
+
+
+def test_loops_are_multiplied_out():
+    x = jax.ShapeDtypeStruct((8, 8), jnp.float32)
+    product = 2 * 8**3
+
+    def scanned(x):
+        return jax.lax.scan(
+            lambda c, _: (jax.lax.cond(c[0, 0] > 0, lambda c: c @ c, lambda c: c, c), None), x, None, 5
+        )[0]
+
+    def looped(x):
+        return jax.lax.while_loop(lambda c: c[0, 0] < 9, lambda c: c @ c, x)
+
+    assert plan_count.flops(scanned, x) == 5 * product
+    assert plan_count.flops(looped, x, trips=7) == 7 * product
+    assert plan_count.flops(jax.grad(lambda x: (x @ x).sum()), x) == 3 * product
+
+
+def test_the_experiment_s_numbers_follow_from_the_config(tmp_path):
+    flags = ("--no-compile", "--steps=5", "--mean-response=100")
+    _, stages = planned(tmp_path, "v5e:4x4", *flags, "--price=2", "--efficiency=0.5", layers=2)
+    c = load_config(str(config_file(tmp_path)))
+    assert stages["sample"]["rollouts"] == 8000 * c.sample.n
+    valued = 8000 * (c.monte_carlo.negatives + c.monte_carlo.positives)
+    assert stages["values"]["rollouts"] == valued * 4 * c.monte_carlo.rollouts
+    assert stages["sample"]["tokens_generated"] == 100 * stages["sample"]["rollouts"]
+    assert stages["sft"]["updates"] == 8000 * c.sft.epochs / 64
+    total = stages["total"]
+    assert total["chip_hours"] == pytest.approx(16 * total["hours"]) and total["cost"] == pytest.approx(
+        2 * total["chip_hours"]
+    )
+    assert total["checkpoint_bytes"] == 12 * plan_arithmetic.parameters(DecoderConfig(**{**SEVEN, "layers": 2}))
+    _, whole = planned(tmp_path, "v5e:4x4", *flags, layers=2)
+    assert whole["total"]["hours"] == pytest.approx(total["hours"] / 2) and whole["total"]["cost"] is None
+
+
+def test_what_cannot_fit_is_told_without_compiling(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan_compile, "compile_program", lambda *_: pytest.fail("compiled"))
+    programs, _ = planned(tmp_path, "v5e:2x2", "--programs=train")
+    row = programs["train sft 64"]
+    assert row["fits"] is False and row["peak_bytes"] > row["chip_bytes"] and "fsdp x tensor" in row["advice"]
+
+
+@pytest.mark.parametrize(
+    "changes, batch, advice", [({"remat": "none"}, 512, "remat"), ({}, 512, "micro"), ({}, 60, "multiple of 16")]
+)
+def test_advice_names_what_to_change(tmp_path, monkeypatch, changes, batch, advice):
+    out_of_memory = {"compiled": False, "peak_bytes": 30 * 2**30, "error": "Used 30.0G of 15.75G hbm."}
+    monkeypatch.setattr(plan_compile, "compile_program", lambda *_: dict(out_of_memory))
+    monkeypatch.setattr(plan_compile, "available", lambda: True)
+    row = planned(tmp_path, "v5e:4x4", "--programs=train", batch=batch, **changes)[0][f"train sft {batch}"]
+    assert row["fits"] is False and advice in row["advice"]
+
+
+def test_search_keeps_meshes_that_divide_and_ranks_them(tmp_path):
+    programs, _ = planned(tmp_path, "v5e:4x4", "--no-compile", "--search", "--programs=train")
+    found = [row for name, row in programs.items() if name.startswith("search")]
+    assert found
+    for row in found:
+        data, fsdp, tensor = map(int, row["mesh"].split("x"))
+        assert data * fsdp * tensor == 16 and row["rows"] // row["micro_batches"] % (data * fsdp) == 0
+
+
+def test_without_the_compiler_it_says_how_to_get_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(plan_compile, "available", lambda: False)
+    planned(tmp_path, "v6e:4x4", "--programs=score")
+    assert "pip install libtpu" in capsys.readouterr().out
+
+
+WRONG = [
+    ("--topology=v9:4x4",),
+    ("--topology=v5e:4x4x4",),
+    ("--topology=v5e:4x4", "--remat=some"),
+    ("--topology=v5e:4x4", "--programs=all"),
+    ("--topology=v5e:4x4", "--decoder=nowhere.json"),
+]
+
+
+@pytest.mark.parametrize("flags", WRONG)
+def test_wrong_use_ends_with_one_line(tmp_path, capsys, flags):
+    assert plan.main([f"--config={config_file(tmp_path)}", *flags]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_slices_know_their_chips():
+    where = plan_chips.parse("v5p:4x4x4", slices=2)
+    assert where.chips == 128 and where.chip.memory == 95 * 2**30
+    with pytest.raises(UsageError):
+        plan_chips.parse("v4:8x8")
+
+
+def test_a_hugging_face_config_gives_the_shape(tmp_path):
+    fields = {"architectures": ["LlamaForCausalLM"], "vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 2}
+    fields |= {"num_attention_heads": 4, "intermediate_size": 96}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    c = load_config(str(config_file(tmp_path))).to_dict()
+    found = plan_programs.decoder_config(c, str(tmp_path / "config.json"))
+    assert (found.width, found.layers, found.dtype) == (64, 2, "bfloat16")
+
+
+HLO = """
+HloModule jit_f
+
+%body (p: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
+  %p = (s32[], f32[8,4]{1,0:T(8,128)}) parameter(0)
+  %x = f32[8,4]{1,0} get-tuple-element(%p), index=1
+  %ag = f32[32,4]{1,0} all-gather(%x), replica_groups=[2,4]<=[8], dimensions={0}
+  ROOT %t = (s32[], f32[8,4]) tuple(%i, %x)
+}
+
+%cond (p: (s32[], f32[8,4])) -> pred[] {
+  %p.1 = (s32[], f32[8,4]) parameter(0)
+  %i = s32[] get-tuple-element(%p.1), index=0
+  %n = s32[] constant(6)
+  ROOT %lt = pred[] compare(%i, %n), direction=LT
+}
+
+ENTRY %main (a: f32[8,4]) -> f32[8,4] {
+  %a = f32[8,4]{1,0} parameter(0)
+  %w = (s32[], f32[8,4]{1,0}) while(%a), condition=%cond, body=%body
+  %ar = f32[8,4]{1,0} all-reduce(%a), replica_groups={{0,4},{1,5},{2,6},{3,7}}, to_apply=%add
+  %small = f32[8,4]{1,0:S(1)} negate(%a)
+  ROOT %c = f32[8,4]{1,0} copy(%small)
+}
+"""
+
+
+def test_collectives_of_hlo_have_their_axis_and_bytes_with_loops_multiplied_out():
+    found = plan_hlo.traffic(HLO, {"data": 2, "fsdp": 4, "tensor": 1})
+    piece = 8 * 4 * 4
+    assert found.collectives[("all-gather", "fsdp")] == [6, 6 * 3 * piece]
+    assert found.collectives[("all-reduce", "data")] == [1, piece]  # 2 x (n - 1) / n of it
+    # gathered results, the sum, the negation's operand and the copy's result; what lies on the core moves nothing
+    assert found.memory == 6 * 4 * piece + piece + piece + piece
+
+
+def test_groups_written_in_three_ways_are_read():
+    assert plan_hlo.groups_of("replica_groups=[4,2]<=[2,4]T(1,0)") == [[0, 4], [1, 5], [2, 6], [3, 7]]
+    assert plan_hlo.groups_of("replica_groups=mesh['a'=2,'b'=4] {'a'}") == [[0, 4]]
+    assert plan_hlo.groups_of("source_target_pairs={{0,1},{1,0}}") == [[0, 1]]
+
+
+def test_a_program_that_compiles_too_long_is_ended(monkeypatch):
+    program = plan_programs.Program("score", "score", 8, 128)
+    config = DecoderConfig(**{**SEVEN, "layers": 1})
+    found = plan_compile.compile_program(program, config, "v5e:2x2", 1, {"data": 1, "fsdp": 4, "tensor": 1}, 0.01)
+    assert found == {"compiled": False, "error": "not compiled within 0 s"}
+
+
+SMALL = {"vocab_size": 512, "width": 256, "layers": 2, "heads": 4, "mlp_width": 512}
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_every_program_of_a_small_decoder_compiles_for_a_tpu(tmp_path):
+    """For one chip kind; the number of bytes of the arguments is that of the shapes."""
+    flags = ("--sampling-rows=16", "--prompt=64", "--config.sample.max_tokens=64", "--sampling-tensor=4")
+    programs, _ = planned(tmp_path, "v5e:2x2", *flags, batch=8, **SMALL)
+    for name, row in programs.items():
+        assert row["compiled"] and row["fits"] and row["peak_bytes"] >= row["argument_bytes"] * 0.99, (
+            name,
+            row["note"],
+        )
+    train = programs["train sft 8"]
+    shards = plan_arithmetic.parameters(DecoderConfig(**SMALL)) * 12 / 4
+    assert shards < train["argument_bytes"] < 1.5 * shards
+    assert any("fsdp_bytes" in key for key in train)
+
+
+@needs_compiler
+@pytest.mark.long
+@pytest.mark.parametrize("topology, slices", [("v5p:2x2x1", 1), ("v6e:2x2", 1), ("v4:2x2x1", 1), ("v5e:2x2", 2)])
+def test_other_chips_and_two_slices_compile_or_say_why_not(tmp_path, topology, slices):
+    flags = (f"--slices={slices}", "--programs=train", "--prompt=64", "--config.sample.max_tokens=64")
+    row = planned(tmp_path, topology, *flags, batch=16, **SMALL)[0]["train sft 16"]
+    assert (row["compiled"] and row["fits"]) or "does not take" in row["note"], row["note"]
+    if row["compiled"] and slices > 1:
+        assert row["mesh"].startswith("2x") and row["network_bytes"] > 0
+
+
+@needs_compiler
+@pytest.mark.long
+@pytest.mark.parametrize("topology", ["v5e:4x4", "v5p:4x4x4", "v6e:8x8"])
+def test_llama_2_7b_trains_on_small_and_large_slices(tmp_path, topology):
+    chips = int(np.prod([int(n) for n in topology.split(":")[1].split("x")]))
+    flags = ("--programs=train", "--attention=splash", "--vocab-chunk=4000")
+    row = planned(tmp_path, topology, *flags, batch=max(64, chips))[0][f"train sft {max(64, chips)}"]
+    assert row["fits"], row["note"]
+    assert row["peak_bytes"] < row["chip_bytes"] and 0.05 < row["mfu"] < 1
