@@ -48,7 +48,7 @@ setup(
     description="RL on incorrect synthetic data, step by step, in JAX for TPUs (arXiv:2406.14532)",
     python_requires=">=3.11",
     packages=find_packages(include=["synthrl_jax*", "experiments*", "configs*"]),
-    package_data={"synthrl_jax": ["assets/**/*", "problems/prompts/*"]},
+    package_data={"synthrl_jax": ["assets/**/*", "problems/prompts/**/*"]},
     install_requires=INSTALL,
     extras_require={
         "test": TEST,
