@@ -12,7 +12,8 @@ def get_config():
     c = base.get_config()
     c.name = "quickstart"
     c.problems.settings = {"style": 0.1}
-    c.sizes = (1000,)
+    c.sizes, c.sft_sizes = (1000,), (250, 4000)
+    c.sft.epochs = 5.0
     c.validation_problems = 512
     c.test_problems = 1024
     c.sample.n = 16

@@ -10,7 +10,7 @@ from configs import quickstart
 def get_config():
     c = quickstart.get_config()
     c.name = "tiny"
-    c.sizes = (48,)
+    c.sizes, c.sft_sizes = (48,), ()
     c.validation_problems, c.test_problems = 16, 24
     c.sample.n, c.sample.shard_roots = 8, 16
     c.monte_carlo.update({"negatives": 1, "positives": 1, "rollouts": 5, "shard_roots": 16})
