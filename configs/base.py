@@ -6,6 +6,8 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     c = ConfigDict()
     c.name = "base"
+    # A file in the repository that gets a row for each finished evaluation; a run goes on from it on another machine.
+    c.results = ""
 
     # The model that everything starts from: a directory, a shipped name, or None for a new decoder of the shape below.
     c.base = ConfigDict(

@@ -19,6 +19,7 @@ STAGES: dict[str, tuple[str, int]] = {
     "slice": ("experiments.stages.rounds:slice_of_problems", 1),
     "best": ("experiments.stages.rounds:best", 1),
     "choose": ("experiments.stages.rounds:choose", 1),
+    "recorded": ("experiments.stages.rounds:recorded", 1),
     "evaluate": ("experiments.stages.evaluate:evaluate", 1),
 }
 

@@ -1,4 +1,4 @@
-"""Stages of repeated training: a round's slice of the problems, the best round, the best point of a grid."""
+"""Stages of repeated training: a round's slice of the problems, the best round, the best point of a grid, a recorded result."""
 
 from pathlib import Path
 
@@ -45,3 +45,11 @@ def choose(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
     rows = [{"point": point, "validation_accuracy": mean} for point, mean in zip(settings["points"], means)]
     write_jsonl(out / "grid.jsonl", rows)
     write_jsonl(out / "choice.jsonl", [rows[int(np.argmax(means))]])
+
+
+def recorded(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> None:
+    """A result that a study's file holds, as the cell that it came from."""
+    from experiments.results_file import unpack
+
+    for name, rows in unpack(settings["files"]).items():
+        write_jsonl(out / name, rows)
