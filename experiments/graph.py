@@ -177,9 +177,10 @@ class _One:
             shared = {**self.earlier, "values": made[0].label}
             nodes.append(dataclasses.replace(made[0], inputs={r: shared[r] for r in made[0].inputs}))
             earlier = shared
-        credit, made = self._credit(name, entry, earlier, "")
-        nodes += made
-        inputs = {**earlier, "credit": credit, "base": self.base, "validation": "data validation", **choice}
+        inputs = {**earlier, "base": self.base, "validation": "data validation", **choice}
+        if methods.find(name, entry)[0].needs_credit:
+            inputs["credit"], made = self._credit(name, entry, earlier, "")
+            nodes += made
         return [*nodes, self._train_node(f"{label} {self.at}", name, entry, inputs)]
 
     def _credit(self, name: str, entry: dict, earlier: dict, prefix: str) -> tuple[str, list[Node]]:
@@ -200,6 +201,8 @@ class _One:
             for k, v in entry.items()
             if k in METHOD_FIELDS and k not in ("credit", "monte_carlo", "rounds", "grid")
         }
+        if "credit" not in inputs:
+            inputs = {role: label for role, label in inputs.items() if role != "values"}
         return Node(label, "train", {**training, **own, "name": name}, inputs, self.seed)
 
     def _rounds(self, label: str, name: str, entry: dict, choice: dict) -> list[Node]:
@@ -212,13 +215,16 @@ class _One:
             cut = {"number": number - 1, "count": rounds["problems"]}
             nodes.append(Node(part, "slice", cut, {"data": self.data}, self.seed))
             sample = merged(self.c["sample"], rounds.get("sample") or {})
-            # Fresh samples: the round's number is in the sampling key through the seed.
             earlier, made = self._sampled(prefix, {"data": part, "sft": policy}, sample, entry.get("monte_carlo"))
-            nodes += [dataclasses.replace(node, seed=_round_seed(self.seed, number)) for node in made]
-            credit, made = self._credit(name, entry, earlier, prefix)
-            nodes += made
             reference = self.sft if rounds.get("reference", "round") == "sft" else policy
-            inputs = {**earlier, "credit": credit, "base": self.base, "reference": reference}
+            inputs = {**earlier, "base": self.base, "reference": reference}
+            if methods.find(name, entry)[0].needs_credit:
+                inputs["credit"], credit = self._credit(name, entry, earlier, prefix)
+                made += credit
+            else:
+                made = [node for node in made if node.stage != "values"]
+            # Fresh samples: the round's number is in the sampling key through the seed.
+            nodes += [dataclasses.replace(node, seed=_round_seed(self.seed, number)) for node in made]
             inputs |= {"validation": "data validation", **choice}
             node = self._train_node(f"{prefix}{self.at}", name, entry, inputs)
             nodes.append(dataclasses.replace(node, seed=_round_seed(self.seed, number)))

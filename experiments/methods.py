@@ -14,12 +14,14 @@ from synthrl_jax.named import resolve
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """examples: (artifacts, **options) -> rows; loss: its name; start: `base` or `sft` (then also the reference)."""
+    """examples: (artifacts, **options) -> rows; loss: its name; start: `base` or `sft` (then also the reference); needs_credit:
+    whether the rows come from values and credit, and so wait for them."""
 
     examples: str | Callable[..., list[Example]]
     loss: str
     start: str = "sft"
     needs_reference: bool = False
+    needs_credit: bool = True
 
 
 def teacher(artifacts: Artifacts) -> list[Example]:
@@ -38,8 +40,8 @@ def credit_rows(artifacts: Artifacts, *, rows: str) -> list[Example]:
 
 
 METHODS: dict[str, tuple[Method, Mapping[str, Any]]] = {
-    "sft_continued": (Method(teacher, "sft"), {}),
-    "rft": (Method(positives, "sft", start="base"), {}),
+    "sft_continued": (Method(teacher, "sft", needs_credit=False), {}),
+    "rft": (Method(positives, "sft", start="base", needs_credit=False), {}),
     "dpo_outcome": (Method(credit_rows, "dpo", needs_reference=True), {"rows": "pairs_outcome"}),
     "dpo_edit_distance": (Method(credit_rows, "dpo", needs_reference=True), {"rows": "pairs_edit_distance"}),
     "dpo_per_step": (Method(credit_rows, "dpo", needs_reference=True), {"rows": "pairs_fork"}),
@@ -62,7 +64,9 @@ def find(name: str, entry: Mapping[str, Any]) -> tuple[Method, dict[str, Any]]:
         method, options = Method(entry["examples"], entry.get("loss") or "sft", needs_reference=True), {}
     else:
         raise ValueError(f"unknown method {word!r}: use one of {', '.join(METHODS)}, or give methods.{name}.examples")
-    changes = {field: entry[field] for field in ("examples", "loss", "start") if entry.get(field)}
+    changes: dict[str, Any] = {field: entry[field] for field in ("examples", "loss", "start") if entry.get(field)}
+    if "examples" in changes:
+        changes["needs_credit"] = True  # what a function from outside reads is not known
     method = dataclasses.replace(method, **changes)
     if method.start not in ("base", "sft"):
         raise ValueError(f"methods.{name}.start={method.start!r}: a method starts from 'base' or 'sft'")

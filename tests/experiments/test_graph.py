@@ -100,3 +100,12 @@ def test_a_wrong_entry_is_told_before_anything_runs(entry, word):
 def test_a_grid_without_seeds_to_tune_on_is_told():
     with pytest.raises(UsageError, match="tune_seeds"):
         plan(config(dpo_per_step={"grid": RATES}))
+
+
+def test_methods_on_positives_and_teacher_rows_do_not_wait_for_values():
+    rounds = {"count": 2, "problems": 10}
+    nodes = by_label(config(rft={}, sft_continued={}, dpo_outcome={}, again={"method": "rft", "rounds": rounds}))
+    for name in ("rft", "sft_continued", "again round 1"):
+        assert not {"values", "credit"} & set(nodes[f"{name} N=48 seed=0"].inputs)
+    assert {"values", "credit"} <= set(nodes["dpo_outcome N=48 seed=0"].inputs)
+    assert "values again round 1 N=48 seed=0" not in nodes

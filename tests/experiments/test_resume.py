@@ -48,9 +48,10 @@ def uninterrupted(tmp_path_factory):
 
 # Moments at which the run is killed: a file of an unfinished cell that has just appeared.
 MOMENTS = {
-    "training": "sft-*.partial/checkpoints/*",
-    "rollouts": "values-*.partial/completions/*",
-    "a method": "dpo_per_step-*.partial/metrics.jsonl",
+    "training": ("sft-*.partial/checkpoints/*", signal.SIGKILL),
+    "rollouts": ("values-*.partial/completions/*", signal.SIGKILL),
+    "a method": ("dpo_per_step-*.partial/metrics.jsonl", signal.SIGKILL),
+    "Ctrl-C": ("sample-*.partial/completions/*", signal.SIGINT),
 }
 
 
@@ -63,11 +64,14 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(uninterrupted, moment):
         **command(uninterrupted, name), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
     deadline = time.monotonic() + 300
-    while not list((workdir / "cells").glob(MOMENTS[moment])):
+    place, killer = MOMENTS[moment]
+    while not list((workdir / "cells").glob(place)):
         assert process.poll() is None and time.monotonic() < deadline, process.stdout.read().decode()
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    os.killpg(process.pid, killer)
+    said = process.communicate()[0].decode()
+    if killer == signal.SIGINT:
+        assert process.returncode == 130 and "the same command again" in said, said
     assert not (workdir / "run.json").exists()
     subprocess.run(**command(uninterrupted, name), check=True, capture_output=True)
     assert artifacts(workdir) == artifacts(uninterrupted / "whole")
