@@ -5,7 +5,8 @@
 
 All sample the same work from the same random Llama weights, with lengths forced (rollout_work.py). Peers run in processes
 of their own: transformers from this interpreter, tunix from the environment that experiments/bench/peers.sh makes. Times
-are medians over the repeats after a first pass that compiles.
+are medians over the repeats after a first pass that compiles. ratio_to_grouped: the grouped sampler's tokens a second over
+this one's; cpu_ratio_to_grouped: the same of processor seconds, which another process on the machine disturbs less.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from experiments.bench.rollout_work import SIZES, WORKLOADS, Workload
 from synthrl_jax.policy import decoder, hf_weights
 from synthrl_jax.policy.checkpoint import Policy
 from synthrl_jax.rollouts import Settings, grouped_sampler, static_sampler
+from synthrl_jax.rollouts.root import tasks
 
 SAMPLERS = ("static", "grouped", "transformers", "tunix")
 # rows decoded at once; of 64, 128 and 256 what suited each sampler best
@@ -63,7 +65,6 @@ def bound_seconds(config: decoder.DecoderConfig, work: Workload, batch: int, rat
     a prefix read once a step for all rows that share it, a suffix only as far as it is written."""
     weights = hf_weights.count_parameters(config) - config.vocab_size * config.width
     size = jnp.dtype(config.dtype).itemsize
-    row_bytes = 2 * config.layers * config.kv_heads * config.head_dim * size
     attention = 4 * config.layers * config.heads * config.head_dim
     flops = bytes_ = 0.0
     for root in work.roots:
@@ -73,18 +74,31 @@ def bound_seconds(config: decoder.DecoderConfig, work: Workload, batch: int, rat
         flops += 2 * weights * (longest + lengths.sum()) + attention * (lengths * (prefixes + lengths / 2)).sum()
         flops += attention * longest**2 / 2
         sharing = min(len(lengths), batch)
-        bytes_ += row_bytes * ((lengths**2 / 2).sum() + longest * lengths.sum() / sharing)
+        bytes_ += row_bytes(config) * ((lengths**2 / 2).sum() + longest * lengths.sum() / sharing)
     bytes_ += work.tokens() / batch * weights * size
     compute, memory = flops / rates["gemm_flops"], bytes_ / rates["copy_bytes_per_second"]
     # on CPU the same cores multiply and move; an accelerator does both at once
     return compute + memory if jax.default_backend() == "cpu" else max(compute, memory)
 
 
-def timed(call: Callable[[], object]) -> tuple[float, object]:
-    """(seconds, result)"""
-    start = time.perf_counter()
+def timed(call: Callable[[], object]) -> tuple[float, object, float]:
+    """(seconds, result, processor seconds of all threads)"""
+    start, cpu = time.perf_counter(), time.process_time()
     result = call()
-    return time.perf_counter() - start, result
+    return time.perf_counter() - start, result, time.process_time() - cpu
+
+
+def row_bytes(config: decoder.DecoderConfig) -> int:
+    """Bytes of keys and values of one token."""
+    return 2 * config.layers * config.kv_heads * config.head_dim * jnp.dtype(config.dtype).itemsize
+
+
+def closed_batches(config: decoder.DecoderConfig, batches: list[list[tuple[int, int]]]) -> dict:
+    """Idle row-steps and bytes of K/V of batches of (prefix, length) that run until their longest row ends."""
+    steps = sum(len(batch) * max(length for _, length in batch) for batch in batches)
+    tokens = sum(length for batch in batches for _, length in batch)
+    slots = max(len(batch) * (max(p for p, _ in batch) + max(n for _, n in batch)) for batch in batches)
+    return {"idle_row_steps": 1 - tokens / steps, "kv_bytes": slots * row_bytes(config)}
 
 
 def bench_static(policy: Policy, work: Workload, batch: int, repeats: int) -> dict:
@@ -94,17 +108,24 @@ def bench_static(policy: Policy, work: Workload, batch: int, repeats: int) -> di
     def generate(roots):
         return sum(len(c.tokens) for c in static_sampler.sample(policy, roots, settings, 0))
 
-    first, tokens = timed(lambda: generate(work.roots))
+    first, tokens, _ = timed(lambda: generate(work.roots))
     assert tokens == work.tokens(), (tokens, work.tokens())
-    seconds = statistics.median(timed(lambda: generate(work.roots))[0] for _ in range(repeats))
+    runs = [timed(lambda: generate(work.roots)) for _ in range(repeats)]
+    seconds = statistics.median(run[0] for run in runs)
     prefill = statistics.median(timed(lambda: generate(work.one_token().roots))[0] for _ in range(repeats))
+    wanted = tasks(work.roots, settings, policy.config.max_positions)
+    host, packed, _ = timed(lambda: [static_sampler.pack(group, batch) for group in static_sampler.plan(wanted, batch)])
+    batches = [list(zip(*(a[p.budget_R > 0].tolist() for a in (p.position_R, p.budget_R)))) for p in packed]
     forks = [fork.position for root in work.roots for fork in root.forks]
     return {
         "seconds": seconds,
+        "cpu_seconds": statistics.median(run[2] for run in runs),
         "compile_seconds": first - seconds,
         "prefill_seconds": prefill,
         "prefill_tokens": sum(forks),
         "decode_seconds": seconds - prefill,
+        "host_share": host / seconds,
+        **closed_batches(policy.config, batches),
     }
 
 
@@ -118,12 +139,13 @@ def bench_grouped(policy: Policy, work: Workload, batch: int, repeats: int) -> d
             pass
         return stats
 
-    first, stats = timed(generate)
+    first, stats, _ = timed(generate)
     assert stats.tokens == work.tokens(), (stats.tokens, work.tokens())
     runs = sorted((timed(generate) for _ in range(repeats)), key=lambda run: run[0])
-    seconds, stats = runs[len(runs) // 2]
+    seconds, stats, _ = runs[len(runs) // 2]
     return {
         "seconds": seconds,
+        "cpu_seconds": statistics.median(run[2] for run in runs),
         "compile_seconds": first - seconds,
         "prefill_seconds": stats.prefill_seconds,
         "prefill_tokens": stats.prefill_tokens,
@@ -162,11 +184,19 @@ def bench_peer(name: str, python: str, policy: Policy, work: Workload, batch: in
     seconds = statistics.median(got["seconds"])
     return {
         "seconds": seconds,
+        "cpu_seconds": statistics.median(got["cpu_seconds"]),
         "compile_seconds": max(0.0, got["first_seconds"] - seconds),
         "prefill_seconds": got["prefill_seconds"],
         "prefill_tokens": sum(len(prefix) for prefix, _ in requests),
         "decode_seconds": seconds - got["prefill_seconds"],
         "versions": got["versions"],
+        **closed_batches(
+            policy.config,
+            [
+                [(len(prefix), length) for prefix, length in requests[start : start + batch]]
+                for start in range(0, len(requests), batch)
+            ],
+        ),
     }
 
 
@@ -186,6 +216,7 @@ def measure(sampler: str, size: str, workload: str, repeats: int, pythons: dict,
         return None
     row = {"sampler": sampler, "workload": workload, "size": size, "batch": batch, "tokens": work.tokens()}
     row["tokens_per_second"] = work.tokens() / got["seconds"]
+    row["tokens_per_cpu_second"] = work.tokens() / got["cpu_seconds"]
     row["decode_tokens_per_second"] = work.tokens() / max(got.pop("decode_seconds"), 1e-9)
     row["prefill_tokens_per_second"] = got.pop("prefill_tokens") / got["prefill_seconds"]
     row["of_bound"] = bound_seconds(config, work, BATCH["grouped"], rates) / got["seconds"]
@@ -207,7 +238,7 @@ def environment(repeats: int, rates: dict) -> dict:
 
 
 SHOWN = ("tokens_per_second", "decode_tokens_per_second", "prefill_tokens_per_second", "compile_seconds", "host_share")
-SHOWN += ("idle_row_steps", "kv_bytes", "of_bound", "near_ties", "ratio_to_grouped")
+SHOWN += ("idle_row_steps", "kv_bytes", "of_bound", "near_ties", "ratio_to_grouped", "cpu_ratio_to_grouped")
 
 
 def show(row: dict) -> str:
@@ -255,8 +286,10 @@ def main(argv=None):
                     continue
                 found.append(row | environment(options.repeats, rates))
             ours = [row["tokens_per_second"] for row in found if row["sampler"] == "grouped"]
+            cpu = [row["tokens_per_cpu_second"] for row in found if row["sampler"] == "grouped"]
             for row in found:
                 row |= {"ratio_to_grouped": ours[0] / row["tokens_per_second"]} if ours else {}
+                row |= {"cpu_ratio_to_grouped": cpu[0] / row["tokens_per_cpu_second"]} if ours else {}
                 print(show(row), flush=True)
             rows += found
             if options.json:

@@ -47,16 +47,16 @@ def main():
                 )
 
     def timed(limit):
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         generate(limit)
-        return time.perf_counter() - start
+        return time.perf_counter() - start, time.process_time() - cpu
 
-    prefill = timed(1)
-    seconds = [timed(10**9) for _ in range(job["repeats"])]
+    prefill = timed(1)[0]
+    runs = [timed(10**9) for _ in range(job["repeats"])]
     versions = f"transformers {transformers.__version__}, torch {torch.__version__}, {device}"
-    json.dump(
-        {"seconds": seconds, "prefill_seconds": prefill, "first_seconds": seconds[0], "versions": versions}, sys.stdout
-    )
+    seconds, cpu = map(list, zip(*runs))
+    times = {"seconds": seconds, "cpu_seconds": cpu, "prefill_seconds": prefill, "first_seconds": seconds[0]}
+    json.dump(times | {"versions": versions}, sys.stdout)
 
 
 if __name__ == "__main__":

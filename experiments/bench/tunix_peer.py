@@ -74,19 +74,19 @@ def main():
                 sampler(texts, max_generation_steps=steps, max_prompt_length=longest, temperature=0.0, eos_tokens=[-1])
 
         def timed(limit):
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             generate(limit)
-            return time.perf_counter() - start
+            return time.perf_counter() - start, time.process_time() - cpu
 
         timed(1)
-        prefill = timed(1)
-        first = timed(10**9)
-        seconds = [timed(10**9) for _ in range(job["repeats"])]
+        prefill = timed(1)[0]
+        first = timed(10**9)[0]
+        runs = [timed(10**9) for _ in range(job["repeats"])]
     version = getattr(tunix, "__version__", "")
     versions = f"tunix {version}, jax {jax.__version__}, {jax.default_backend()}"
-    json.dump(
-        {"seconds": seconds, "prefill_seconds": prefill, "first_seconds": first, "versions": versions}, sys.stdout
-    )
+    seconds, cpu = map(list, zip(*runs))
+    times = {"seconds": seconds, "cpu_seconds": cpu, "prefill_seconds": prefill, "first_seconds": first}
+    json.dump(times | {"versions": versions}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -73,6 +73,12 @@ class SentencePieceTokenizer:
             texts.append(text)
         return texts
 
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that a token adds to the text."""
+        if self._is_byte(token):
+            return bytes([int(self._sp.id_to_piece(token)[3:5], 16)])
+        return self.pieces([token])[0].encode()
+
     def _is_byte(self, token: int) -> bool:
         return 0 <= token < self.vocab_size and self._sp.is_byte(token)
 
@@ -159,9 +165,30 @@ class JsonTokenizer:
             start = end
         return texts
 
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that a token adds to the text."""
+        text = self._together([token])
+        if "\ufffd" in text:  # part of a character
+            piece = self._tokenizer.id_to_token(token)
+            if piece.startswith("<0x") and piece.endswith(">"):
+                return bytes([int(piece[3:5], 16)])
+            if all(character in _BYTE_LEVEL for character in piece):
+                return bytes(_BYTE_LEVEL[character] for character in piece)
+        return text.encode()
+
     def save(self, directory: str) -> None:
         """Write its files, as they were read."""
         _write(directory, self.files)
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """The byte that each character of byte-level BPE stands for (Radford et al. 2019): printable ones for themselves."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+_BYTE_LEVEL = _byte_level_alphabet()
 
 
 def _write(directory: str, files: dict[str, bytes]) -> None:

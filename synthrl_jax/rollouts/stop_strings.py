@@ -1,4 +1,4 @@
-"""Stop strings as an automaton over tokens: matched as text is formed, across token borders, on the device.
+"""Stop strings as an automaton over tokens: matched on bytes as text is formed, across token borders, on the device.
 
 Shape letters: N states of the automaton, V vocabulary.
 """
@@ -14,9 +14,8 @@ START, STOPPED = 0, -1
 def automaton(tokenizer, strings: Sequence[str], vocab_size: int) -> np.ndarray | None:
     """Next state [N, V] int32 by state and token, -1 where a token completes one of the strings (Aho and Corasick 1975).
 
-    A state is how much of which string the text so far ends with; 0 is nothing. Tokens count with their own texts, so a
-    character that several byte tokens spell is matched only where the tokenizer gives it to one of them.
-    None where there is no string. ValueError: an empty string, or no tokenizer.
+    A state is how much of which string the text so far ends with; 0 is nothing. Bytes are matched, so a character that
+    several byte tokens spell counts like any other. None where there is no string. ValueError: an empty string, or no tokenizer.
     """
     if not strings:
         return None
@@ -24,21 +23,29 @@ def automaton(tokenizer, strings: Sequence[str], vocab_size: int) -> np.ndarray 
         raise ValueError("stop strings need the policy's tokenizer, and it has none; give stop ids")
     if not all(strings):
         raise ValueError("an empty stop string stops before anything")
-    prefixes = sorted({string[:end] for string in strings for end in range(len(string) + 1)}, key=lambda p: (len(p), p))
-    states = {prefix: state for state, prefix in enumerate(p for p in prefixes if p not in strings)}
+    ends = tuple(string.encode() for string in strings)
+    prefixes = sorted({end[:n] for end in ends for n in range(len(end) + 1)}, key=lambda p: (len(p), p))
+    states = {prefix: state for state, prefix in enumerate(p for p in prefixes if p not in ends)}
 
-    def advance(text: str, piece: str) -> int:
-        for character in piece:
-            text += character
-            if any(text.endswith(string) for string in strings):
+    def advance(text: bytes, piece: bytes) -> int:
+        for byte in piece:
+            text += bytes([byte])
+            if text.endswith(ends):
                 return STOPPED
             text = next(text[at:] for at in range(len(text) + 1) if text[at:] in states)
         return states[text]
 
-    pieces = [tokenizer.pieces([token])[0] for token in range(tokenizer.vocab_size)]
+    pieces = [token_bytes(tokenizer, token) for token in range(tokenizer.vocab_size)]
     by_piece = {piece: [advance(text, piece) for text in states] for piece in set(pieces)}
     beyond = [[START] * len(states)] * (vocab_size - len(pieces))  # a model's vocabulary may be padded
     return np.array([by_piece[piece] for piece in pieces] + beyond, np.int32).T
+
+
+def token_bytes(tokenizer, token: int) -> bytes:
+    """What a token adds to the text; a tokenizer without `token_bytes` has no tokens of part of a character."""
+    if hasattr(tokenizer, "token_bytes"):
+        return tokenizer.token_bytes(token)
+    return tokenizer.pieces([token])[0].encode()
 
 
 def step(automaton_NxV, state: jax.Array, token: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -79,3 +79,36 @@ def test_stop_strings_need_a_tokenizer_and_a_character():
     with pytest.raises(ValueError, match="empty"):
         stop_strings.automaton(Pieces(), ("",), 16)
     assert stop_strings.automaton(None, (), 16) is None
+
+
+def test_a_character_spelt_in_byte_tokens_is_found():
+    from synthrl_jax.policy.tokenizer import train_sentencepiece
+
+    tokenizer = train_sentencepiece(["What is owl? It is ten."] * 20, 290)
+    table = stop_strings.automaton(tokenizer, ("€!",), tokenizer.vocab_size)
+    tokens = tokenizer.encode("ten €€!? owl")
+    assert len(tokenizer.encode("€")) == 3  # bytes: the text never held it
+    state, ended = stop_strings.START, None
+    for at, token in enumerate(tokens):
+        state = table[state, token]
+        if state == stop_strings.STOPPED:
+            ended = at
+            break
+    assert tokenizer.decode(tokens[: ended + 1]) == "ten €€!"
+
+
+def test_bytes_of_tokens_join_to_the_text():
+    tokenizers = pytest.importorskip("tokenizers")
+    from synthrl_jax.policy.tokenizer import JsonTokenizer, train_sentencepiece
+
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
+    bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(special_tokens=["</s>"], initial_alphabet=alphabet, vocab_size=300)
+    bpe.train_from_iterator(["owl is 3 and tea is 4"] * 5, trainer)
+    byte_level = JsonTokenizer(bpe.to_str())
+    text = "owl is €4, ½ tea\n"
+    for tokenizer in (byte_level, train_sentencepiece(["owl is 3 and tea is 4"] * 5, 290)):
+        ids = tokenizer.encode(text)
+        assert b"".join(stop_strings.token_bytes(tokenizer, token) for token in ids) == text.encode()
