@@ -47,6 +47,7 @@ class Checkpoints:
 
         self._manager = ocp.CheckpointManager(
             self.directory,
+            item_handlers={ARRAYS: ocp.PyTreeCheckpointHandler(), EXTRA: ocp.JsonCheckpointHandler()},
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=Preserved(),
                 enable_async_checkpointing=background,
