@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from experiments.cells import write_atomic
+from synthrl_jax import pod
 from synthrl_jax.credit.assignment import StepCredit
-from synthrl_jax.credit.example import Example, Response, StepValues, load_examples
+from synthrl_jax.credit.example import Example, Response, StepValues, load_examples, save_examples
 from synthrl_jax.problems.problem import Problem
 
 
@@ -62,6 +63,12 @@ def read_credits(path: Path) -> dict[str, StepCredit]:
         arrays = np.array(row["advantage"]), np.array(row["mask"], bool)
         out[row["response_id"]] = StepCredit(q, *arrays, row["prompt_value"], row["pit"])
     return out
+
+
+def write_examples(path: Path, rows: Sequence[Example]) -> None:
+    """Rows for learning; of a pod the first process writes for all."""
+    if pod.first():
+        save_examples(path, rows)
 
 
 @dataclasses.dataclass

@@ -6,12 +6,13 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from synthrl_jax import pod, remote
 
 MANIFEST = "manifest.json"
 # Not part of a result: how it came to be, and what only an unfinished cell needs.
@@ -55,7 +56,7 @@ def key_of(node: Node, version: int, inputs: Mapping[str, Cell]) -> tuple[str, d
 def fingerprint(directory: Path) -> str:
     """A digest of the contents of a cell: names and bytes of its files, what lies aside left out."""
     digest = hashlib.sha256()
-    for path in sorted(p for p in directory.rglob("*") if p.is_file()):
+    for path in remote.files(directory):
         name = path.relative_to(directory)
         if name.parts[0] not in ASIDE and not path.name.startswith("."):  # a dot: half a file that a kill left behind
             digest.update(f"{name.as_posix()}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
@@ -66,8 +67,9 @@ class CellStore:
     """The cells of one work directory."""
 
     def __init__(self, workdir):
-        self.root = Path(workdir) / "cells"
+        self.root = remote.path(workdir) / "cells"
         self.root.mkdir(parents=True, exist_ok=True)
+        self.remote = remote.is_remote(workdir)
 
     def path(self, node: Node, key: str) -> Path:
         return self.root / f"{slug(node.label)}-{key}"
@@ -82,15 +84,19 @@ class CellStore:
 
     def begin(self, node: Node, key: str) -> Path:
         """The directory in which the cell is made; what an interrupted run left there is there still."""
-        partial = self.path(node, key).with_suffix(".partial")
+        partial = self._partial(node, key)
         partial.mkdir(exist_ok=True)
         return partial
 
+    def _partial(self, node: Node, key: str) -> Path:
+        """Beside the cell's place; in a bucket, where nothing can be renamed, the place itself: a cell is what has a manifest."""
+        return self.path(node, key) if self.remote else self.path(node, key).with_suffix(".partial")
+
     def finish(self, node: Node, key: str, identity: dict, seconds: float) -> Cell:
         """Write the manifest and move the cell to its place."""
-        partial, path = self.path(node, key).with_suffix(".partial"), self.path(node, key)
-        shutil.rmtree(partial / "checkpoints", ignore_errors=True)
-        for hidden in [p for p in partial.rglob(".*") if p.is_file()]:
+        partial, path = self._partial(node, key), self.path(node, key)
+        remote.remove_tree(partial / "checkpoints")
+        for hidden in [p for p in remote.files(partial) if p.name.startswith(".")]:
             hidden.unlink()
         mark = fingerprint(partial)
         manifest = {"label": node.label, "key": key, **identity, "fingerprint": mark, "commit": _commit()}
@@ -99,7 +105,8 @@ class CellStore:
             "seconds": round(seconds, 1),
         }
         write_atomic(partial / MANIFEST, json.dumps(manifest, indent=1) + "\n")
-        partial.rename(path)
+        if partial != path:
+            partial.rename(path)
         return Cell(node.label, path, key, mark, fresh=True)
 
     def what_changed(self, node: Node, identity: dict) -> str:
@@ -109,7 +116,7 @@ class CellStore:
         ]
         if not others:
             return ""
-        latest = json.loads(max(others, key=lambda p: p.stat().st_mtime).read_text())
+        latest = max((json.loads(path.read_text()) for path in others), key=lambda manifest: manifest["date"])
         return "; ".join(differences({k: latest[k] for k in identity}, identity))
 
 
@@ -126,12 +133,17 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 
 def make(store: CellStore, node: Node, version: int, inputs: Mapping[str, Cell], function) -> Cell:
     """The node's cell, made by `function(settings, inputs, out, seed, label)` if it does not exist yet."""
+    if pod.count() > 1:
+        return _make_together(store, node, version, inputs, function)
     key, identity = key_of(node, version, inputs)
     if (found := store.find(node, key)) is not None:
         return found
     if changed := store.what_changed(node, identity):
         print(f"{node.label}: a new cell, for {changed}", flush=True)
     out, began = store.begin(node, key), time.monotonic()
+    if store.remote:
+        function(dict(node.settings), {role: cell.path for role, cell in inputs.items()}, out, node.seed, node.label)
+        return store.finish(node, key, identity, time.monotonic() - began)
     with (out / ".lock").open("w") as held:
         # A worker that outlived a killed run may still be writing here for a moment.
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -139,10 +151,33 @@ def make(store: CellStore, node: Node, version: int, inputs: Mapping[str, Cell],
         return store.finish(node, key, identity, time.monotonic() - began)
 
 
+def _make_together(store: CellStore, node: Node, version: int, inputs: Mapping[str, Cell], function) -> Cell:
+    """`make` by all processes of a pod: the first one looks, begins and finishes, all do the work."""
+    key, identity = key_of(node, version, inputs)
+    mark = pod.agree(f"{node.label} found", (found := store.find(node, key)) and found.fingerprint)
+    if mark is not None:
+        return Cell(node.label, store.path(node, key), key, mark)
+    began = time.monotonic()
+    if pod.first():
+        if changed := store.what_changed(node, identity):
+            print(f"{node.label}: a new cell, for {changed}", flush=True)
+        store.begin(node, key)
+    pod.barrier(f"{node.label} begins")
+    out = store._partial(node, key)
+    function(dict(node.settings), {role: cell.path for role, cell in inputs.items()}, out, node.seed, node.label)
+    pod.barrier(f"{node.label} ends")
+    if pod.first():
+        mark = store.finish(node, key, identity, time.monotonic() - began).fingerprint
+    mark = pod.agree(f"{node.label} made", mark)
+    return Cell(node.label, store.path(node, key), key, mark, fresh=True)
+
+
 class Lock:
-    """One run at a time in a work directory; BlockingIOError names the other one."""
+    """One run at a time in a local work directory (a pod's first process holds it); BlockingIOError names the other one."""
 
     def __init__(self, workdir):
+        if remote.is_remote(workdir) or not pod.first():
+            return
         Path(workdir).mkdir(parents=True, exist_ok=True)
         self._file = (Path(workdir) / "run.lock").open("a+")
         try:
@@ -154,7 +189,12 @@ class Lock:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write beside the place and rename, so that nobody sees half a file."""
+    """Write beside the place and rename, so that nobody sees half a file. Of a pod the first process writes for all."""
+    if not pod.first():
+        return
+    if not isinstance(path, Path):
+        path.write_text(text)  # an object of a bucket is there as a whole or not at all
+        return
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     beside.write_text(text)
     beside.replace(path)

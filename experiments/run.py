@@ -11,12 +11,15 @@ import concurrent.futures.process
 import contextlib
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
+import traceback
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -26,6 +29,7 @@ from experiments.cells import Cell, CellStore, Lock, Node
 from experiments.graph import plan
 from experiments.settings import UsageError, parse_flags
 from experiments.stages import STAGES, find_stage
+from synthrl_jax import pod, remote
 
 
 def make_cell(workdir: str, node: Node, inputs: dict[str, Cell]) -> Cell:
@@ -34,8 +38,9 @@ def make_cell(workdir: str, node: Node, inputs: dict[str, Cell]) -> Cell:
     return cell_store.make(CellStore(workdir), node, version, inputs, function)
 
 
-def run(nodes: list[Node], workdir: str, workers: int = 1) -> dict[str, Cell]:
-    """All cells of the nodes, by label; those that exist are reused. `workers` processes with one core each make them."""
+def run(nodes: list[Node], workdir: str, workers: int = 1, told=lambda node, cell: None) -> dict[str, Cell]:
+    """All cells of the nodes, by label; those that exist are reused. `workers` processes with one core each make them; `told`
+    hears of each that is there."""
     done: dict[str, Cell] = {}
     executor = _executor(workers, workdir) if workers > 1 else None
     waiting, running, began = list(nodes), {}, time.monotonic()
@@ -44,12 +49,20 @@ def run(nodes: list[Node], workdir: str, workers: int = 1) -> dict[str, Cell]:
             for node in [n for n in waiting if all(label in done for label in n.inputs.values())]:
                 waiting.remove(node)
                 inputs = {role: done[label] for role, label in node.inputs.items()}
+                if pod.count() > 1:
+                    cell = make_cell(workdir, node, inputs)
+                    done[node.label] = _told(cell, done, nodes, began) if cell.fresh else cell
+                    if pod.first():
+                        told(node, cell)
+                    continue
                 found = CellStore(workdir).find(node, cell_store.key_of(node, STAGES[node.stage][1], inputs)[0])
                 if found is not None:
                     done[node.label] = found
+                    told(node, found)
                     continue
                 if executor is None:
                     done[node.label] = _told(make_cell(workdir, node, inputs), done, nodes, began)
+                    told(node, done[node.label])
                 else:
                     running[executor.submit(make_cell, workdir, node, inputs)] = node
             if running:
@@ -57,17 +70,21 @@ def run(nodes: list[Node], workdir: str, workers: int = 1) -> dict[str, Cell]:
                 for future in finished:
                     node = running.pop(future)
                     done[node.label] = _told(future.result(), done, nodes, began)
+                    told(node, done[node.label])
     finally:
-        if executor is not None:
+        if executor is not None and (waiting or running):
             for process in list(getattr(executor, "_processes", None) or {}):
                 _kill(process)
             executor.shutdown(wait=False, cancel_futures=True)
+        elif executor is not None:
+            executor.shutdown()
     return done
 
 
 def _told(cell: Cell, done: dict, nodes: list, began: float) -> Cell:
     spent = int(time.monotonic() - began)
-    print(f"[{spent // 60:3}:{spent % 60:02}] {len(done) + 1}/{len(nodes)} cells: {cell.label}", flush=True)
+    if pod.first():
+        print(f"[{spent // 60:3}:{spent % 60:02}] {len(done) + 1}/{len(nodes)} cells: {cell.label}", flush=True)
     return cell
 
 
@@ -123,37 +140,97 @@ def _docstring(path: str) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, help="where cells and the report go; give the same one to go on")
+    parser.add_argument(
+        "--workdir", help="where cells and the report go, runs/NAME if not given; give the same one to go on"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes that make cells side by side, one core each")
     parser.add_argument("--json", help="write the result table's rows to this file")
+    parser.add_argument(
+        "--distributed", default="off", help="off, auto (a TPU pod's metadata) or HOST:PORT,PROCESSES,INDEX"
+    )
+    parser.add_argument("--barrier-minutes", type=float, default=30.0, help="how long processes wait for each other")
     try:
         args, config = parse_flags(parser, argv)
-        nodes = plan(config)
-        workdir = Path(args.workdir).resolve()
+        args.workdir = args.workdir or f"runs/{config.name}"
+        nodes, told = plan(config), lambda node, cell: None
+        if config.results:
+            from experiments.results_file import ResultsFile
+
+            results = ResultsFile(config.results, nodes)
+            nodes, told = results.remaining(nodes), results.add
+        if args.distributed != "off":
+            _join(args, config)
+        workdir = remote.path(args.workdir)
         lock = Lock(workdir)
-    except (UsageError, OSError) as error:
+    except (UsageError, OSError, pod.PodError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _end(2, error)
     try:
-        done = run(nodes, str(workdir), args.workers)
+        done = run(nodes, str(workdir), args.workers, told)
     except KeyboardInterrupt:
         print("\nstopped; give the same command again to go on from here", file=sys.stderr)
         return 130
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _end(2, error)
     except concurrent.futures.process.BrokenProcessPool:
         print(
             "error: a worker was killed (out of memory?); give the same command again to go on from here",
             file=sys.stderr,
         )
         return 1
-    write_summary(config, args.config, done, workdir)
-    from experiments import report
-
-    print(report.finish(workdir, args.json))
+    except Exception as error:
+        if pod.count() == 1:
+            raise
+        traceback.print_exc()
+        return _end(1, error)
+    if pod.first():
+        write_summary(config, args.config, done, workdir)
+        print(_report(workdir, args.json))
+    pod.finish()
     del lock
     return 0
+
+
+def _report(workdir, json_path: str | None) -> str:
+    """Make the report; of a work directory in a bucket from a copy of what it reads, and put it there."""
+    from experiments import report
+
+    if not remote.is_remote(workdir):
+        return report.finish(workdir, json_path)
+    with tempfile.TemporaryDirectory() as directory:
+        remote.copy(workdir, Path(directory), leave=("policy", "completions", "checkpoints", "tensorboard", "logs"))
+        text = report.finish(directory, json_path)
+        remote.copy(Path(directory) / "report", workdir / "report")
+        return text.replace(directory, str(workdir))
+
+
+def _join(args, config: ConfigDict) -> None:
+    """Become one of the processes of a pod; the first one says what runs. UsageError for flags that do not go together."""
+    if args.workers > 1:
+        raise UsageError("--workers is for one machine; on a pod every process works on every cell")
+    import jax
+
+    try:
+        pod.start(args.distributed, 60 * args.barrier_minutes)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if pod.count() > 1 and (sizes := math.prod(config.mesh.values())) > 0 and sizes != jax.device_count():
+        raise UsageError(
+            f"mesh {dict(config.mesh)} is of {sizes} devices and the pod has {jax.device_count()}: set config.mesh"
+        )
+    mesh = "x".join(str(size) for size in config.mesh.values())
+    found = pod.check_alike(
+        pod.facts(mesh=mesh, config=config_hash(config), workdir=args.workdir, commit=cell_store._commit())
+    )
+    if pod.first():
+        print(pod.banner(found), flush=True)
+
+
+def _end(code: int, error: BaseException) -> int:
+    """The exit code; a pod's other processes end too, with the reason."""
+    pod.fail(f"{type(error).__name__}: {error}")
+    return code
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import jax
 
 from experiments.artifacts import read_problems
 from experiments.cells import write_atomic
+from synthrl_jax import pod
 from synthrl_jax import policy as policies
 from synthrl_jax.policy import decoder, hf_weights
 from synthrl_jax.policy.tokenizer import train_sentencepiece
@@ -32,7 +33,8 @@ def base(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: s
 def save_policy(cell: Path, config: decoder.DecoderConfig, params: decoder.Params, tokenizer) -> None:
     """Write a policy into a cell, in Hugging Face form."""
     hf_weights.save(cell / "policy", config, params)
-    tokenizer.save(str(cell / "policy"))
+    if pod.first():
+        tokenizer.save(str(cell / "policy"))
 
 
 def point_to(cell: Path, other: Path) -> None:

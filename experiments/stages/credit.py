@@ -10,14 +10,16 @@ from experiments.artifacts import (
     read_responses,
     read_values,
     write_credits,
+    write_examples,
     write_jsonl,
     write_responses,
 )
 from experiments.stages.base import load_policy
+from synthrl_jax import pod
 from synthrl_jax import policy as policies
 from synthrl_jax.credit import assignment, pairs, weighted
 from synthrl_jax.credit import positives as selection
-from synthrl_jax.credit.example import Response, save_examples
+from synthrl_jax.credit.example import Response
 from synthrl_jax.credit.values import best_of_k_value
 from synthrl_jax.problems.oracle import Oracle, first_wrong_step, losing_step
 
@@ -26,7 +28,14 @@ def positives(settings: dict, inputs: dict[str, Path], out: Path, seed: int, lab
     """RFT's selection of the correct responses: distinct, diverse, at most `cap` of a problem."""
     responses = read_responses(inputs["grade"] / "responses.jsonl")
     correct = [response for response in responses if response.outcome == "correct"]
-    chosen = selection.select(correct, settings["cap"], settings["min_distance"])
+    groups: dict[str, list[Response]] = {}
+    for response in correct:
+        groups.setdefault(response.problem_id, []).append(response)
+    kept = [settings["cap"], settings["min_distance"]]
+    found = list(groups.values())
+    # of a pod each process selects among its share of the problems
+    picked = pod.shared(list(groups), lambda places: [selection.select(found[i], *kept) for i in places])
+    chosen = [response for group in picked for response in group]
     write_responses(out / "responses.jsonl", chosen)
     distinct = len({(r.problem_id, r.completion.tobytes()) for r in correct})
     summary = {"correct": len(correct), "distinct": distinct, "chosen": len(chosen)}
@@ -79,12 +88,12 @@ def credit(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
         made["pairs_outcome"] += pairs.outcome_pairs(response, known, limit=limit, seed=seed, meta=about)
         made["pairs_edit_distance"] += pairs.edit_distance_pairs(response, known, limit=limit, meta=about)
     for name, found in made.items():
-        save_examples(
+        write_examples(
             out / f"{name}.npz",
             [side for pair in pairs.cap_pairs(found, settings["per_problem"], seed) for side in pair],
         )
     for name, found in rows.items():
-        save_examples(out / f"{name}.npz", [row for row in found if row is not None])
+        write_examples(out / f"{name}.npz", [row for row in found if row is not None])
     summary = {"credited": len(credits)} | {name: len(found) for name, found in made.items()}
     summary |= {name: sum(row is not None for row in found) for name, found in rows.items()}
     write_jsonl(out / "pits.jsonl", pit_rows(chosen, usable, credits, problems, policy.tokenizer))

@@ -9,7 +9,7 @@ import numpy as np
 from experiments.artifacts import read_problems, write_jsonl, write_responses
 from experiments.stages.base import load_policy
 from experiments.stages.prompts import prompt_tokens
-from synthrl_jax import grading, rollouts
+from synthrl_jax import grading, pod, rollouts
 from synthrl_jax.credit.example import OUTCOMES, Response
 from synthrl_jax.problems.problem import Problem
 from synthrl_jax.rollouts import Completion, Root, Settings
@@ -51,12 +51,13 @@ def responses_of(
     by_id, roots_by_id = {p.id: p for p in problems}, {root.id: root for root in roots}
     texts = [tokenizer.decode(completion.tokens) for completion in completions]
     golds = [by_id[completion.root_id].answer for completion in completions]
-    verdicts = grading.grade_many([(text, gold, kind) for text, gold in zip(texts, golds)])
+    names = [f"{completion.root_id}/{completion.index:03d}" for completion in completions]
+    # of a pod each process grades its share
+    verdicts = pod.shared(names, lambda places: grading.grade_many([(texts[i], golds[i], kind) for i in places]))
     out = []
-    for completion, verdict in zip(completions, verdicts):
+    for name, completion, verdict in zip(names, completions, verdicts):
         prompt = roots_by_id[completion.root_id].tokens
         tokens = np.array([*prompt, *completion.tokens], np.int32)
-        name = f"{completion.root_id}/{completion.index:03d}"
         out.append((Response(name, completion.root_id, tokens, len(prompt), verdict.outcome), verdict))
     return out
 

@@ -10,6 +10,7 @@ from experiments.settings import merged
 from experiments.stages.base import load_policy, save_policy
 from experiments.stages.evaluate import greedy_accuracy
 from experiments.stages.prompts import teacher_row
+from synthrl_jax import pod
 from synthrl_jax import policy as policies
 from synthrl_jax.credit.example import Example
 from synthrl_jax.learning.batches import Batches
@@ -59,7 +60,12 @@ def with_reference(rows: list[Example], reference) -> list[Example]:
     batches = Batches(
         [dataclasses.replace(r, pair=None) for r in rows], batch=1, seed=0, pad_id=reference.tokenizer.pad_id
     )
-    scores = scoring.score(reference.config, reference.params, batches.arrays["tokens"])
+    tokens = batches.arrays["tokens"]
+    names = [f"row {i}" for i in range(len(rows))]
+    # of a pod each process scores its share
+    scores = pod.shared(
+        names, lambda at: list(scoring.score(reference.config, reference.params, tokens[at])) if at else []
+    )
     return [dataclasses.replace(row, ref_logprobs=score[: len(row.tokens)]) for row, score in zip(rows, scores)]
 
 

@@ -11,7 +11,7 @@ from experiments.artifacts import read_problems, read_responses, write_jsonl, wr
 from experiments.stages.base import load_policy
 from experiments.stages.credit import prompt_values
 from experiments.stages.sampling import sampler_settings
-from synthrl_jax import grading, rollouts
+from synthrl_jax import grading, pod, rollouts
 from synthrl_jax.credit import early_stop
 from synthrl_jax.credit.example import Response, StepValues
 from synthrl_jax.credit.pairs import stable_key
@@ -76,12 +76,15 @@ def values(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
             label=label,
         )
         completions = list(rollouts.read_store(store))
-        rows = []
+        rows, names = [], []
         for completion in completions:
             response = by_id[completion.root_id]
+            names.append(f"{completion.root_id} {completion.fork} {completion.index}")
             text = [*response.tokens[response.prompt_len : completion.fork], *completion.tokens]
             rows.append((tokenizer.decode(text), problems[response.problem_id].answer, settings["grading"]))
-        for completion, verdict in zip(completions, grading.grade_many(rows)):
+        # of a pod each process grades its share
+        verdicts = pod.shared(names, lambda places, rows=rows: grading.grade_many([rows[i] for i in places]))
+        for completion, verdict in zip(completions, verdicts):
             drawn[completion.root_id].append((completion, verdict.outcome))
             outcomes[verdict.outcome] += 1
             tokens += len(completion.tokens)

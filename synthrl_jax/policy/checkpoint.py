@@ -84,7 +84,7 @@ def load_checkpoint(directory, mesh: Mesh | None = None, dtype=None) -> tuple[de
         raise hf_weights.WeightsError(f"{directory / CONFIG}: {error}") from None
     config = decoder.with_dtype(config, dtype)
     if mesh is None:
-        one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         placement = jax.tree.map(lambda _: one, decoder.shapes(config))
     else:
         placement = sharding.shardings(config, mesh)

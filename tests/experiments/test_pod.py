@@ -1,0 +1,165 @@
+"""Several processes as one run: they agree, share, wait, say who is missing, and end together."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from synthrl_jax import pod
+
+ROOT = Path(__file__).resolve().parents[2]
+PROCESS = Path(__file__).parent / "pod_process.py"
+ENV = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "", "SYNTHRL_QUIET": "1", "JAX_PLATFORMS": "cpu"}
+
+
+def free_port() -> str:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
+def start(*command):
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        env=ENV,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def play(what, directory, seconds=120):
+    """Both processes to their ends: (code, output, errors) of each."""
+    port = free_port()
+    processes = [start(PROCESS, what, port, index, directory) for index in range(2)]
+    done = [process.communicate(timeout=seconds) for process in processes]
+    return [(process.returncode, *texts) for process, texts in zip(processes, done)]
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("pod")
+    ended = play("together", directory)
+    for index in range(2):
+        assert (directory / f"{index}.json").exists(), ended[index]
+    return [json.loads((directory / f"{index}.json").read_text()) for index in range(2)], ended
+
+
+def test_one_process_is_a_pod_of_its_own():
+    assert (pod.index(), pod.count(), pod.first()) == (0, 1, True)
+    assert pod.agree("x", 3) == 3 and pod.exchange(b"a") == [b"a"]
+    assert pod.shared(["a", "b"], lambda places: [i * 2 for i in places]) == [0, 2]
+    pod.barrier("alone")
+    pod.fail("nobody to tell")
+
+
+@pytest.mark.parametrize("text", ["here", "host,2,0", "host:1,2,2", "host:1,two,0"])
+def test_a_wrong_flag_is_told(text):
+    with pytest.raises(ValueError, match="distributed"):
+        pod.parse(text)
+
+
+def test_all_take_the_first_one_s_value(together):
+    assert [report["agreed"] for report in together[0]] == ["from 0", "from 0"]
+
+
+def test_work_is_shared_by_id_and_joined_in_order(together):
+    first, second = (report["share"] for report in together[0])
+    assert sorted(first + second) == list(range(20)) and first and second
+    for report in together[0]:
+        assert report["shared"] == [[i, int(i in second)] for i in range(20)]
+
+
+def test_the_banner_names_the_run_and_a_disagreement_stops_it(together):
+    for report in together[0]:
+        assert "2 processes" in report["banner"] and "config=same" in report["banner"] and "jax=" in report["banner"]
+        assert report["disagreement"] == "processes disagree on config: process 0 'of 0', process 1 'of 1'"
+
+
+def test_a_barrier_says_who_is_missing_and_stacks_are_dumped_everywhere(together):
+    reports, ended = together
+    assert "'nobody comes'" in reports[0]["missing"] and "process 1 of 2 is not there" in reports[0]["missing"]
+    assert "stuck at nobody comes" in ended[0][2]
+    assert "another process is stuck" in ended[1][2] and "in together" in ended[1][2]
+
+
+def test_one_failure_ends_all_and_the_first_process_shows_its_reason(tmp_path):
+    first, second = play("fails", tmp_path)
+    assert first[0] != 0 and second[0] == 1
+    assert "process 1 failed: ValueError: this shard is damaged" in first[2]
+
+
+def test_sigterm_dumps_the_stacks_of_a_process_that_hangs_in_native_code():
+    process = start(PROCESS, "stuck")
+    assert process.stdout.readline() == "stuck\n"
+    process.send_signal(signal.SIGTERM)
+    try:
+        _, errors = process.communicate(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        _, errors = process.communicate()
+    assert "Current thread" in errors and "in stuck" in errors
+
+
+CONFIG = """
+from configs import tiny
+
+def get_config():
+    c = tiny.get_config()
+    c.sizes, c.test_problems, c.validation_problems = (16,), 8, 4
+    c.sample.shard_roots, c.monte_carlo.shard_roots = 4, 4
+    c.mesh.data = DATA
+    c.sft.update({"epochs": 0.0, "updates": 4, "looks": 2})
+    c.methods = {name: c.methods[name] for name in ("rft", "dpo_per_step")}
+    return c
+"""
+
+
+def run_command(directory, data, name, *flags):
+    config = directory / f"data{data}.py"
+    config.write_text(CONFIG.replace("DATA", str(data)))
+    return ["-m", "experiments.run", f"--config={config}", f"--workdir={directory / name}", *flags]
+
+
+def cells_of(workdir):
+    return {label: workdir / place for label, place in json.loads((workdir / "run.json").read_text())["cells"].items()}
+
+
+@pytest.mark.long
+def test_two_processes_agree_with_one(tmp_path):
+    """Every stage; the samples equal where the policy does, and it does but for the order of sums in training."""
+    import numpy as np
+
+    from experiments.artifacts import read_jsonl
+    from synthrl_jax.policy import load_pretrained
+
+    alone = start(*run_command(tmp_path, 1, "one"))
+    assert alone.wait(600) == 0, alone.stderr.read()[-2000:]
+    port = free_port()
+    pair = [start(*run_command(tmp_path, 2, "two", f"--distributed=127.0.0.1:{port},2,{i}")) for i in range(2)]
+    texts = [process.communicate(timeout=900) for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], [text[-2000:] for _, text in texts]
+    assert "2 processes" in texts[0][0]
+    one, two = cells_of(tmp_path / "one"), cells_of(tmp_path / "two")
+    assert set(one) == set(two)
+    for label in one:
+        if label.startswith(("data", "base")):
+            assert (one[label] / "manifest.json").exists() == (two[label] / "manifest.json").exists()
+        if label.startswith("sft") or label.startswith(("rft", "dpo")):
+            first, second = (load_pretrained(str(cells[label] / "policy")).params for cells in (one, two))
+            import jax
+
+            for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second)):
+                if label.startswith("sft"):
+                    np.testing.assert_allclose(a, b, atol=2e-4)
+    rows = {name: read_jsonl(next(cells[label] for label in cells if label.startswith("grade")) / "responses.jsonl")
+            for name, cells in (("one", one), ("two", two))}  # fmt: skip
+    assert [r["id"] for r in rows["one"]] == [r["id"] for r in rows["two"]]
+    same = np.mean([a["tokens"] == b["tokens"] for a, b in zip(rows["one"], rows["two"])])
+    assert same > 0.95
