@@ -3,6 +3,7 @@
 import argparse
 import ast
 import importlib.util
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ class UsageError(ValueError):
     """Wrong use, told in one line."""
 
 
-def load_config(path: str) -> ConfigDict:
-    """What `get_config` of a Python file returns, its fields locked. UsageError where there is none."""
+def load_config(path: str, arguments: dict[str, str] | None = None) -> ConfigDict:
+    """What `get_config` of a Python file returns, its fields locked. UsageError where there is none.
+
+    arguments: fields by flag; those that `get_config` takes as parameters are passed to it, and taken out of the dict.
+    """
     if not Path(path).is_file():
         raise UsageError(f"--config={path}: no such file")
     spec = importlib.util.spec_from_file_location(f"config_{Path(path).stem}", path)
@@ -22,7 +26,9 @@ def load_config(path: str) -> ConfigDict:
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise UsageError(f"--config={path}: the file defines no get_config()")
-    config = module.get_config()
+    known = inspect.signature(module.get_config).parameters
+    given = {name: arguments.pop(name) for name in list(arguments or {}) if name in known}
+    config = module.get_config(**{name: parse(name, text, known[name].default) for name, text in given.items()})
     config.lock()
     return config
 
@@ -75,7 +81,7 @@ def parse_flags(
         "--config", required=True, help="a file with get_config(); --config.field=value changes a field"
     )
     args, rest = parser.parse_known_args(argv)
-    config = load_config(args.config)
+    changes: dict[str, str] = {}
     while rest:
         flag = rest.pop(0)
         if not flag.startswith("--config."):
@@ -85,6 +91,9 @@ def parse_flags(
             if not rest:
                 raise UsageError(f"--config.{name}: no value given")
             text = rest.pop(0)
+        changes[name] = text
+    config = load_config(args.config, changes)
+    for name, text in changes.items():
         override(config, name, text)
     return args, config
 
