@@ -44,12 +44,12 @@ def get_config(smoke: bool = False):
     c.validation_problems, c.test_problems = 700, 1319
     c.prompt, c.delimiters, c.grading = TEMPLATES["llama2"], LINE, "gsm8k_hash"
     c.mesh = {"data": 1, "fsdp": 64, "tensor": 1}
-    c.compute = {"remat": "full", "attention": "splash", "vocab_chunk": 8_192}
     c.sample.update({"n": 16, "temperature": 0.8, "max_tokens": 384, "rows": 256, "shard_roots": 256})
     c.positives.cap = 4
     c.monte_carlo.update({"negatives": 8, "positives": 1, "rollouts": 8, "shard_roots": 256})
     c.evaluate.update({"n": 16, "k": 5, "temperature": 0.8})
     c.train.update({"batch": 128, "epochs": 3.0, "looks": 3})
+    c.train.update({"remat": "full", "attention": "splash", "vocab_chunk": 8_192})
     c.train.optimizer.update({"learning_rate": 1e-5, "warmup": 0.03, "final": 0.0, "weight_decay": 0.0, "b2": 0.95})
     c.sft = {"epochs": 3.0, "looks": 3}
     pairs = {"batch": 128, "epochs": 1.0, "looks": 2, "optimizer": {"learning_rate": 5e-7, "warmup": 0.1}}

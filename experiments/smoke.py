@@ -27,7 +27,7 @@ def shrink(c, *, family: str, form: str) -> None:
     c.sizes, c.sft_sizes = (24,), ()
     c.validation_problems, c.test_problems = 8, 12
     c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
-    c.compute = {"remat": "full", "attention": "xla", "vocab_chunk": 128}
+    c.train.update({"attention": "xla", "vocab_chunk": 128})
     c.sample.update({"n": 8, "max_tokens": 128, "rows": 64, "shard_roots": 12})
     c.monte_carlo.update({"negatives": 1, "rollouts": 5, "shard_roots": 12})
     c.evaluate.n = 5

@@ -42,12 +42,13 @@ def point_to(cell: Path, other: Path) -> None:
     write_atomic(cell / "pointer.json", json.dumps({"cell": other.name}) + "\n")
 
 
-def load_policy(cell: Path):
-    """The policy of a cell: its own, or the one that it points to (a pre-trained one, or a cell beside it)."""
+def load_policy(cell: Path, mesh=None):
+    """The policy of a cell: its own, or the one that it points to (a pre-trained one, or a cell beside it); onto a mesh, where
+    one is given, without a whole copy anywhere."""
     pointer = cell / "pointer.json"
     if pointer.exists():
         found = json.loads(pointer.read_text())
         if "cell" in found:
-            return load_policy(cell.parent / found["cell"])
-        return policies.load_pretrained(found["pretrained"])
-    return policies.load_pretrained(str(cell / "policy"))
+            return load_policy(cell.parent / found["cell"], mesh)
+        return policies.load_pretrained(found["pretrained"], mesh)
+    return policies.load_pretrained(str(cell / "policy"), mesh)
