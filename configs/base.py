@@ -2,6 +2,8 @@
 
 from ml_collections import ConfigDict
 
+from experiments import training
+
 
 def get_config() -> ConfigDict:
     c = ConfigDict()
@@ -51,6 +53,10 @@ def get_config() -> ConfigDict:
     c.train = ConfigDict({"batch": 16, "micro": 0, "epochs": 1.0, "updates": 0, "looks": 4, "patience": 0})
     c.train.optimizer = ConfigDict(optimizer)
     c.train.loss_args = ConfigDict(convert_dict=False)
+    # packing, LoRA, memory, checkpoints: see experiments/training.py; optimizer.name: adamw or adafactor; bad: stop or skip
+    # updates whose loss is not finite or a spike of so many standard deviations.
+    c.train.update(training.DEFAULTS)
+    c.train.optimizer.update(training.OPTIMIZER_DEFAULTS)
     # What differs from `train` for SFT and for each method that is run; the keys are the names in the table. An entry may also
     # have `grid`, e.g. {"optimizer": {"learning_rate": (1e-4, 3e-4)}}: the best point by validation is trained at every seed;
     # `credit` and `monte_carlo` of its own; and `rounds` {count, problems, reference: "round" or "sft", sample}: so many rounds

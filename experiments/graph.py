@@ -7,11 +7,21 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import methods
+from experiments import methods, training
 from experiments.cells import Node
 from experiments.settings import UsageError, merged
 
-TRAIN_FIELDS = ("batch", "micro", "epochs", "updates", "looks", "patience", "optimizer", "loss_args")
+TRAIN_FIELDS = (
+    "batch",
+    "micro",
+    "epochs",
+    "updates",
+    "looks",
+    "patience",
+    "optimizer",
+    "loss_args",
+    *training.DEFAULTS,
+)
 METHOD_FIELDS = ("method", "examples", "loss", "start", "options", "credit", "monte_carlo", "rounds", "grid")
 ROUND_FIELDS = ("count", "problems", "reference", "sample")
 
@@ -239,7 +249,7 @@ def _round_seed(seed: int, number: int) -> int:
 
 def _training(c: dict, changes: dict) -> dict[str, Any]:
     validation = {**{k: c["sample"][k] for k in ("max_tokens", "rows", "sampler")}, "grading": c["grading"]}
-    train = merged(c["train"], changes)
+    train = training.without_defaults(merged(c["train"], changes))
     return {"train": train, "prompt": c["prompt"], "mesh": c["mesh"], "validation": validation}
 
 
@@ -265,8 +275,6 @@ def check(c: dict) -> None:
 
 
 def _check_method(c: dict, name: str, entry: dict) -> None:
-    from synthrl_jax.learning.optimizer import OptimizerSettings
-
     if unknown := set(entry) - set(TRAIN_FIELDS) - set(METHOD_FIELDS):
         raise UsageError(f"methods.{name} has no field {', '.join(sorted(unknown))}")
     rounds = entry.get("rounds") or {}
@@ -292,7 +300,7 @@ def _check_method(c: dict, name: str, entry: dict) -> None:
             raise UsageError(f"methods.{name}.grid has no field {', '.join(sorted(unknown))}")
         train = merged(c["train"], {k: v for k, v in merged_entry.items() if k in TRAIN_FIELDS})
         try:
-            OptimizerSettings(**train["optimizer"])
+            training.check(train)
             if name != "sft":
                 methods.find(name, entry)
         except (TypeError, ValueError) as error:

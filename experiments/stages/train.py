@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from experiments import methods
+from experiments import methods, training
 from experiments.artifacts import Artifacts, read_jsonl, read_problems, write_jsonl
 from experiments.settings import merged
 from experiments.stages.base import load_policy, save_policy
@@ -14,14 +14,13 @@ from synthrl_jax import pod
 from synthrl_jax import policy as policies
 from synthrl_jax.credit.example import Example
 from synthrl_jax.learning.batches import Batches
-from synthrl_jax.learning.optimizer import OptimizerSettings
-from synthrl_jax.learning.trainer import TrainSettings, train
+from synthrl_jax.learning.trainer import train
 from synthrl_jax.policy import scoring, sharding
 
 
 def sft(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> None:
     """pi_sft: the base model fine-tuned on the teacher's solutions, at its best validation point."""
-    base, settings = load_policy(inputs["base"]), with_choice(settings, inputs)
+    base, settings = load_policy(inputs["base"], mesh_of(settings["mesh"])), with_choice(settings, inputs)
     rows = [teacher_row(p, base.tokenizer, settings["prompt"]) for p in read_problems(inputs["data"])]
     _fit(settings, base, rows, "sft", inputs["validation"], out, seed, label)
 
@@ -30,7 +29,7 @@ def method(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
     """One method from pi_sft (in rounds: from the policy that sampled) or the base model, on rows made of the earlier cells."""
     entry, options = methods.find(settings["name"], settings)
     settings = with_choice(settings, inputs)
-    start = load_policy(inputs[entry.start])
+    start = load_policy(inputs[entry.start], mesh_of(settings["mesh"]))
     row = functools.partial(teacher_row, tokenizer=start.tokenizer, template=settings["prompt"])
     artifacts = Artifacts(inputs, seed, row)
     rows = methods.resolve(entry.examples, {})(artifacts, **options)
@@ -74,20 +73,14 @@ def _fit(
 ) -> None:
     tokenizer, t = start.tokenizer, settings["train"]
     mesh = mesh_of(settings["mesh"])
-    batches = Batches(rows, batch=t["batch"], micro=t["micro"] or None, seed=seed, pad_id=tokenizer.pad_id)
+    batches = training.batches(rows, t, seed, tokenizer.pad_id)
     updates = t["updates"] or batches.updates(t["epochs"])
-    train_settings = TrainSettings(
-        loss=loss,
-        loss_args=dict(t["loss_args"]),
-        updates=updates,
-        looks=min(t["looks"], updates),
-        patience=t["patience"],
-        optimizer=OptimizerSettings(**t["optimizer"]),
-    )
+    train_settings = training.settings(t, loss, updates)
     problems = read_problems(validation)
     validate = functools.partial(greedy_accuracy, start, problems, settings["prompt"], settings["validation"])
+    config = training.decoder_config(start.config, t)
     result = train(
-        start.config, start.params, batches, train_settings, validate=validate, workdir=out, mesh=mesh, label=label
+        config, start.params, batches, train_settings, validate=validate, workdir=out, mesh=mesh, label=label
     )
     save_policy(out, start.config, result.params, tokenizer)
     looks = [{"update": update, "validation_accuracy": round(score, 6)} for update, score in result.looks]

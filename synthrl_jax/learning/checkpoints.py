@@ -6,7 +6,6 @@ found by its sums of bits, which do not depend on the mesh or the number of proc
 """
 
 import contextlib
-import os
 import shutil
 import warnings
 from pathlib import Path
@@ -16,10 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from synthrl_jax import remote
+
 ARRAYS, EXTRA = "arrays", "extra"
 
 
-class CheckpointError(OSError):
+class CheckpointError(OSError, ValueError):
     """A checkpoint could not be written, and why; those before it are intact."""
 
 
@@ -35,7 +36,7 @@ class Checkpoints:
         from orbax.checkpoint import checkpoint_managers
 
         self._ocp = ocp
-        self.directory = Path(os.path.abspath(directory))
+        self.directory = remote.path(directory)
         self._best: dict[int, int] = {}
         self._keep = max(1, keep)
 
@@ -202,6 +203,8 @@ def _check_room(directory: Path, arrays: Any, step: int) -> None:
         for shard in leaf.addressable_shards
         if not shard.replica_id
     )
+    if remote.is_remote(directory):
+        return  # a bucket has no end
     free = shutil.disk_usage(directory).free
     if free < need:
         raise CheckpointError(
