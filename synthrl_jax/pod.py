@@ -105,13 +105,16 @@ def barrier(name: str, seconds: float | None = None) -> None:
     seconds = _POD.seconds if seconds is None else seconds
     place = f"synthrl/barrier/{_next()}/{name}"
     _POD.client.key_value_set(f"{place}/{_POD.index}", "here")
+    # the service's own barrier ends all processes at its time limit, before they can say anything
+    if _POD.client.key_value_increment(f"{place} count", 1) == _POD.count:
+        _POD.client.key_value_set(f"{place} open", "open")
     try:
-        _POD.client.wait_at_barrier(place, int(1000 * seconds))
+        _POD.client.blocking_key_value_get(f"{place} open", int(1000 * seconds))
     except Exception as error:
         here = {int(key.rsplit("/", 1)[1]) for key, _ in _directory(place)}
         missing = sorted(set(range(_POD.count)) - here)
         dump_stacks(f"stuck at {name}")
-        _say_once("synthrl/dump", name)
+        _say_once("synthrl/dump/asked", name)
         if missing:
             who = ", ".join(map(str, missing))
             raise PodError(
@@ -259,15 +262,15 @@ def _watch() -> None:
                 return
             print("the coordinating process is gone; this one ends", file=sys.stderr, flush=True)
             _end()
+        if not dumped and _directory("synthrl/dump"):
+            dumped = True
+            dump_stacks("another process is stuck at a barrier")
         if failed := _directory("synthrl/failed"):
             if first():
                 for key, reason in failed:
                     print(f"process {int(key.rsplit('/', 1)[1])} failed: {reason}", file=sys.stderr, flush=True)
                 time.sleep(BEAT_SECONDS)
             _end()
-        if not dumped and _directory("synthrl/dump"):
-            dumped = True
-            dump_stacks("another process is stuck at a barrier")
         if first():
             now = time.monotonic()
             for key, beat in _directory("synthrl/beat"):

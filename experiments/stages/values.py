@@ -2,7 +2,8 @@
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from synthrl_jax.credit.pairs import stable_key
 from synthrl_jax.credit.steps import step_spans
 from synthrl_jax.rollouts import Completion, Fork, Root
 
+PART = 20_000  # completions graded at a time
 RESCUES = 4  # correct completions kept per fork: fork pairs are made of them
 
 
@@ -62,7 +64,17 @@ def values(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
     forks = {r.id: root_of(r, np.asarray(spans[r.id]), rounds[0], limits) for r in chosen}
     by_id, drawn = {r.id: r for r in chosen}, {r.id: [] for r in chosen}
     outcomes: collections.Counter = collections.Counter()
+    rescued: dict[tuple[str, int], set] = {}
     tokens = 0
+
+    def grade(completions):
+        rows = []
+        for completion in completions:
+            response = by_id[completion.root_id]
+            text = [*response.tokens[response.prompt_len : completion.fork], *completion.tokens]
+            rows.append((tokenizer.decode(text), problems[response.problem_id].answer, settings["grading"]))
+        return grading.grade_many(rows)
+
     for number, end in enumerate(rounds):
         # a round's rollouts are what the next indices would have been without early stopping
         store = out / ("completions" if number == 0 else f"completions_{number}")
@@ -75,19 +87,14 @@ def values(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
             shard_roots=settings["shard_roots"],
             label=label,
         )
-        completions = list(rollouts.read_store(store))
-        rows, names = [], []
-        for completion in completions:
-            response = by_id[completion.root_id]
-            names.append(f"{completion.root_id} {completion.fork} {completion.index}")
-            text = [*response.tokens[response.prompt_len : completion.fork], *completion.tokens]
-            rows.append((tokenizer.decode(text), problems[response.problem_id].answer, settings["grading"]))
-        # of a pod each process grades its share
-        verdicts = pod.shared(names, lambda places, rows=rows: grading.grade_many([rows[i] for i in places]))
-        for completion, verdict in zip(completions, verdicts):
-            drawn[completion.root_id].append((completion, verdict.outcome))
-            outcomes[verdict.outcome] += 1
-            tokens += len(completion.tokens)
+        for part in in_parts(rollouts.read_store(store), PART):
+            # of a pod each process grades its share
+            names = [f"{c.root_id} {c.fork} {c.index}" for c in part]
+            verdicts = pod.shared(names, lambda places, part=part: grade([part[i] for i in places]))
+            for completion, verdict in zip(part, verdicts):
+                drawn[completion.root_id].append((slim(completion, verdict.outcome, rescued), verdict.outcome))
+                outcomes[verdict.outcome] += 1
+                tokens += len(completion.tokens)
         counted = []
         for response in chosen:
             graded = sorted(drawn[response.id], key=lambda row: (row[0].fork, row[0].index))
@@ -107,6 +114,24 @@ def values(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
     write_values(out / "values.jsonl", counted)
     summary = {"responses": len(chosen), "wrong": len(negatives), "rollouts": outcomes.total(), **outcomes}
     write_jsonl(out / "summary.jsonl", [summary | {"tokens": tokens}])
+
+
+def in_parts(items: Iterable, size: int) -> Iterator[list]:
+    """Lists of `size` items, the last one of what is left."""
+    items = iter(items)
+    while part := list(itertools.islice(items, size)):
+        yield part
+
+
+def slim(completion: Completion, outcome: str, rescued: dict[tuple[str, int], set]) -> Completion:
+    """The completion as it is kept for counting: with its tokens only where it is among the first RESCUES distinct correct ones
+    of its fork (`rescued`, which this fills). The tokens of all rollouts of a large phase fit in no host's memory."""
+    if outcome == "correct":
+        found = rescued.setdefault((completion.root_id, completion.fork), set())
+        if len(found) < RESCUES:
+            found.add(tuple(completion.tokens))
+            return dataclasses.replace(completion, logprobs=())
+    return dataclasses.replace(completion, tokens=(), logprobs=())
 
 
 def step_values(response: Response, spans, graded: Sequence[tuple[Completion, str]], n: int) -> StepValues:

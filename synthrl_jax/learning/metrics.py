@@ -2,10 +2,13 @@
 
 import json
 import math
+import shutil
+import tempfile
 from pathlib import Path
 
 import jax
 
+from synthrl_jax import remote
 from synthrl_jax.policy.decoder import DecoderConfig
 
 # of metrics.jsonl: a function of the run's settings and data alone
@@ -86,8 +89,12 @@ class MetricWriter:
     """
 
     def __init__(self, directory, *, resume_after: int = -1, tensorboard: bool = True):
-        self.path = Path(directory) / "metrics.jsonl"
+        # a bucket's objects cannot be appended to: there the files grow on this machine and are sent when they are closed
+        self._target = remote.path(directory) if remote.is_remote(directory) else None
+        self.path = Path(tempfile.mkdtemp() if self._target else directory) / "metrics.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self._target and (self._target / self.path.name).exists():
+            self.path.write_bytes((self._target / self.path.name).read_bytes())
         kept = [row for row in read_metrics(self.path) if row["step"] <= resume_after]
         self._file = self.path.open("w")
         self._timing = None
@@ -122,6 +129,9 @@ class MetricWriter:
             self._timing.close()
         if self._board is not None:
             self._board.close()
+        if self._target is not None:
+            remote.copy(self.path.parent, self._target)
+            shutil.rmtree(self.path.parent)
 
 
 def read_metrics(path) -> list[dict]:

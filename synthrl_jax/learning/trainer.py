@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from synthrl_jax import remote
 from synthrl_jax.learning import lora, optimizer
 from synthrl_jax.learning.batches import Batches
 from synthrl_jax.learning.checkpoints import Checkpoints
@@ -113,7 +113,7 @@ def train(
     data = {"seed": batches.seed, "batch": batches.batch, "units": batches.units}
     checkpoints = None
     if workdir is not None:
-        checkpoints = Checkpoints(Path(workdir) / "checkpoints", keep=settings.keep, background=True)
+        checkpoints = Checkpoints(remote.path(workdir) / "checkpoints", keep=settings.keep, background=True)
         _resume(state, checkpoints, data)
     if state.best is state.params:
         state.best = jax.tree.map(jnp.copy, state.params)  # the step donates
@@ -129,7 +129,7 @@ def train(
             if _out_of_patience(settings, state.looks, state.best_update):
                 break
             if update == traced.start and settings.profile and workdir is not None:
-                jax.profiler.start_trace(str(Path(workdir) / "tensorboard"))
+                jax.profiler.start_trace(str(remote.path(workdir) / "tensorboard"))
             batch = {k: place(v) for k, v in batches.at(update - 1).items()}
             with _on(mesh):
                 state.params, state.opt_state, metrics = step_fn(state.params, state.opt_state, batch, frozen)

@@ -24,13 +24,14 @@ def together(directory: Path):
         report["disagreement"] = str(error)
     (directory / f"{pod.index()}.json").write_text(json.dumps(report))
     if pod.index():
-        time.sleep(6)
+        time.sleep(8)
         return
     try:
         pod.barrier("nobody comes", seconds=1.5)
     except pod.PodError as error:
         report["missing"] = str(error)
     (directory / "0.json").write_text(json.dumps(report))
+    time.sleep(3 * pod.BEAT_SECONDS)  # it holds the service that tells the other one
 
 
 def fails(directory: Path):
