@@ -41,7 +41,7 @@ def get_config() -> ConfigDict:
     # Monte Carlo values: how many wrong and right responses of a problem, rollouts a step; K of the best-of-K policy.
     c.monte_carlo = ConfigDict({"negatives": 4, "positives": 1, "rollouts": 8, "shard_roots": 100})
     # early_stop: "pit" or "advantage" looks at each step after `looks` rollouts and draws more, up to `rollouts`, only while its
-    # interval of that level leaves open whether it is the pit, or whether A is above 0. It biases Q a little: credit/early_stop.py
+    # interval of that level leaves open whether it is the pit, or whether A is above 0. It biases Q: see credit/early_stop.py
     c.monte_carlo.early_stop, c.monte_carlo.looks, c.monte_carlo.level = "", (5,), 0.95
     c.credit = ConfigDict(
         {"k": 5, "pit_rule": "first_pit", "rejected": "step", "limit": 1, "per_problem": 4, "threshold": 0.0}
