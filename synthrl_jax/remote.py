@@ -113,7 +113,10 @@ def files(directory) -> list:
     """Every file below a directory, local or remote, sorted by path."""
     if isinstance(directory, Path):
         return sorted(p for p in directory.rglob("*") if p.is_file())
-    return sorted(root / name for root, _, names in directory.walk() for name in names)
+    out = []  # not etils' walk, whose paths have lost their gs://
+    for child in directory.iterdir():
+        out += files(child) if child.is_dir() else [child]
+    return sorted(out)
 
 
 def remove_tree(directory) -> None:

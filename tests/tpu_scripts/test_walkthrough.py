@@ -1,0 +1,123 @@
+"""The README's TPU section, followed word for word with the fake gcloud, and a real run through three preemptions."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from cloud import ROOT, Cloud
+
+SMALL = {"sizes": "16", "test_problems": "8", "validation_problems": "4", "sft.epochs": "0.0", "sft.updates": "4"}
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture
+def pod(tmp_path):
+    """A cloud whose two workers run this package with this Python, as two processes."""
+    cloud = Cloud(tmp_path)
+    address = f"127.0.0.1:{free_port()}"
+    common = {"SYNTHRL_PYTHON": sys.executable, "JAX_PLATFORMS": "cpu", "SYNTHRL_QUIET": "1", "OMP_NUM_THREADS": "1"}
+    common["JAX_COMPILATION_CACHE_DIR"] = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
+    common["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    each = {str(i): {"SYNTHRL_DISTRIBUTED": f"{address},2,{i}"} for i in range(2)}
+    cloud.script(common=common, environment=each)
+    yield cloud
+    cloud.kill()
+
+
+def commands() -> list[str]:
+    """The lines of the README's block that begins with the env file."""
+    section = (ROOT / "README.md").read_text().split("## TPU\n")[1].split("\n## ")[0]
+    [block] = [b for b in re.findall(r"```\n(.*?)```", section, re.DOTALL) if "create.sh" in b]
+    return block.strip().splitlines()
+
+
+def smaller(flags: dict) -> str:
+    return " ".join(f"--config.{name}={value}" for name, value in flags.items())
+
+
+def until(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_the_commands_dry_run_as_they_stand(tmp_path):
+    """In seconds: every command of the section exists, takes its flags, and prints what it would call."""
+    cloud = Cloud(tmp_path)
+    for line in commands()[1:]:
+        script, _, rest = line.partition(" ")
+        done = cloud.call(script.removeprefix("tpu_scripts/"), "--dry-run", *rest.split())
+        assert all(command.startswith(("gcloud ", "bash ")) for command in done.stdout.splitlines())
+    assert cloud.calls() == []
+
+
+@pytest.mark.long
+def test_the_commands_end_in_a_run_of_two_processes(pod, tmp_path):
+    """Copied lines but for the sizes: the env file is filled in with a directory that both workers see."""
+    home = tmp_path / "checkout"
+    home.mkdir()
+    (home / "tpu_scripts").symlink_to(ROOT / "tpu_scripts")
+    for line in commands():
+        if "run.sh" in line:
+            line += " " + smaller(SMALL)
+        subprocess.run(["bash", "-c", line], cwd=home, env={**pod.environment, "TPU_ENV": "tpu.env"}, check=True)
+        if line.startswith("cp "):
+            (home / "tpu.env").write_text(pod.env_file.read_text())
+    until(lambda: pod.call("status.sh").stdout.count("ended") == 2, 1500)
+    assert pod.call("status.sh").stdout.count("ended 0") == 2, pod.call("logs.sh", "--worker=all").stdout
+    assert "2 processes" in (pod.workdir / "logs" / "pod-w-0.log").read_text()
+    assert (pod.workdir / "report" / "index.html").exists()
+
+
+FINAL = "--config.methods={}"
+
+
+def parameters(workdir):
+    """The bytes of the final policy of every trained cell."""
+    cells = json.loads((workdir / "run.json").read_text())["cells"]
+    return {
+        label: (workdir / place / "policy" / "model.safetensors").read_bytes()
+        for label, place in cells.items()
+        if (workdir / place / "policy" / "model.safetensors").exists()
+    }
+
+
+@pytest.mark.long
+def test_three_kills_end_with_the_parameters_of_a_run_without_them(pod, tmp_path):
+    """SFT, samples and DPO on two processes, killed (-9, machines gone) in training, in sampling and in the method."""
+    flags = [
+        "--restarts=6",
+        "--backoff=0",
+        "--",
+        "--config=configs/tiny.py",
+        "--config.mesh.data=2",
+        *smaller(SMALL).split(),
+    ]
+    pod.call("babysit.sh", f"--workdir={tmp_path / 'whole'}", "--poll=0.5", *flags)
+    pod.call("delete.sh", "--yes")
+    sitter = pod.start("babysit.sh", f"--workdir={pod.workdir}", "--poll=0.5", *flags)
+    for moment in ("sft-*.partial/checkpoints/*", "values-*.partial/completions/*", "dpo_*.partial/metrics.jsonl"):
+        until(lambda moment=moment: list((pod.workdir / "cells").glob(moment)), 900)
+        pod.preempt()
+        until(
+            lambda: not (pod.fake / "nodes/pod.json").exists() or "READY" in (pod.fake / "nodes/pod.json").read_text(),
+            60,
+        )
+    assert sitter.wait(1500) == 0
+    whole, killed = parameters(tmp_path / "whole"), parameters(pod.workdir)
+    assert whole and whole == killed
