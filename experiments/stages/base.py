@@ -9,7 +9,7 @@ from experiments.artifacts import read_problems
 from experiments.cells import write_atomic
 from synthrl_jax import pod
 from synthrl_jax import policy as policies
-from synthrl_jax.policy import decoder, hf_weights
+from synthrl_jax.policy import decoder, hf_weights, sharding
 from synthrl_jax.policy.tokenizer import train_sentencepiece
 
 
@@ -52,3 +52,16 @@ def load_policy(cell: Path, mesh=None):
             return load_policy(cell.parent / found["cell"], mesh)
         return policies.load_pretrained(found["pretrained"], mesh)
     return policies.load_pretrained(str(cell / "policy"), mesh)
+
+
+def host_mesh():
+    """The mesh on which a process draws, scores and answers by itself: all chips of its host, each with a part of every matrix;
+    None on a CPU and where there is one chip."""
+    if jax.default_backend() == "cpu" or jax.local_device_count() == 1:
+        return None
+    return sharding.make_mesh(data=1, tensor=jax.local_device_count(), devices=jax.local_devices())
+
+
+def load_sampler(cell: Path):
+    """The policy of a cell, on this process's own chips."""
+    return load_policy(cell, host_mesh())

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.artifacts import read_problems, write_jsonl
-from experiments.stages.base import load_policy
+from experiments.stages.base import load_sampler
 from experiments.stages.sampling import prompt_roots, responses_of, sampler_settings
 from synthrl_jax import rollouts
 from synthrl_jax.analysis.evaluate import bootstrap_interval, pass_at_k
@@ -38,7 +38,7 @@ def greedy_accuracy(start: Policy, problems: Sequence[Problem], prompt: str, set
 
 def evaluate(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> None:
     """Writes problems.jsonl (a row a problem, for paired comparisons) and row.jsonl (the method's row of the result table)."""
-    policy, problems = load_policy(inputs["policy"]), read_problems(inputs["test"])
+    policy, problems = load_sampler(inputs["policy"]), read_problems(inputs["test"])
     greedy = graded_samples(policy, problems, settings["prompt"], {**settings, "temperature": 0.0}, 1, seed)
     drawn = graded_samples(policy, problems, settings["prompt"], settings, settings["n"], seed)
     rows = []

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.artifacts import read_problems, write_jsonl, write_responses
-from experiments.stages.base import load_policy
+from experiments.stages.base import load_policy, load_sampler
 from experiments.stages.prompts import prompt_tokens
 from synthrl_jax import grading, pod, rollouts
 from synthrl_jax.credit.example import OUTCOMES, Response
@@ -31,7 +31,7 @@ def prompt_roots(policy, problems: Sequence[Problem], template: str, n: int) -> 
 
 def sample(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> None:
     """n responses to each training problem; shards of completions."""
-    policy, problems = load_policy(inputs["sft"]), read_problems(inputs["data"])
+    policy, problems = load_sampler(inputs["sft"]), read_problems(inputs["data"])
     roots = prompt_roots(policy, problems, settings["prompt"], settings["n"])
     rollouts.sample_to_store(
         out / "completions",

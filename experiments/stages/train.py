@@ -7,7 +7,7 @@ from pathlib import Path
 from experiments import methods, training
 from experiments.artifacts import Artifacts, read_jsonl, read_problems, write_jsonl
 from experiments.settings import merged
-from experiments.stages.base import load_policy, save_policy
+from experiments.stages.base import load_policy, load_sampler, save_policy
 from experiments.stages.evaluate import greedy_accuracy
 from experiments.stages.prompts import teacher_row
 from synthrl_jax import pod
@@ -42,7 +42,7 @@ def method(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
         return
     if entry.needs_reference:
         # the reference's log-probabilities are computed once and travel with the rows
-        rows = with_reference(rows, load_policy(inputs.get("reference", inputs["sft"])))
+        rows = with_reference(rows, load_sampler(inputs.get("reference", inputs["sft"])))
     _fit(settings, start, rows, entry.loss, inputs["validation"], out, seed, label)
 
 

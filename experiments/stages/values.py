@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.artifacts import read_problems, read_responses, write_jsonl, write_responses, write_values
-from experiments.stages.base import load_policy
+from experiments.stages.base import load_sampler
 from experiments.stages.credit import prompt_values
 from experiments.stages.sampling import sampler_settings
 from synthrl_jax import grading, pod, rollouts
@@ -47,7 +47,7 @@ def values(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
     settings.early_stop: "" draws `rollouts` for each step; "pit" or "advantage" looks after `looks` rollouts, and after that
     draws more, up to `rollouts`, only for the steps of which that question is still open (`credit.early_stop`).
     """
-    policy, problems = load_policy(inputs["sft"]), {p.id: p for p in read_problems(inputs["data"])}
+    policy, problems = load_sampler(inputs["sft"]), {p.id: p for p in read_problems(inputs["data"])}
     tokenizer = policy.tokenizer
     responses = read_responses(inputs["grade"] / "responses.jsonl")
     negatives = choose(responses, ("wrong",), settings["negatives"], seed)

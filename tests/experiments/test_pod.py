@@ -107,6 +107,16 @@ def test_sigterm_dumps_the_stacks_of_a_process_that_hangs_in_native_code():
     assert "Current thread" in errors and "in stuck" in errors
 
 
+def test_a_process_draws_on_all_chips_of_its_host(monkeypatch):
+    import jax
+
+    from experiments.stages import base
+
+    assert base.host_mesh() is None  # on a CPU a device is no chip
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert dict(base.host_mesh().shape) == {"data": 1, "fsdp": 1, "tensor": jax.local_device_count()}
+
+
 CONFIG = """
 from configs import tiny
 
