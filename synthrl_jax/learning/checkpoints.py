@@ -62,9 +62,10 @@ class Checkpoints:
 
     def save(self, step: int, arrays: Any, extra: dict[str, Any]) -> None:
         """Write a checkpoint. CheckpointError: no room, or the directory is gone; the ones before it are intact."""
-        if not self.directory.is_dir():
+        if not remote.is_remote(self.directory) and not self.directory.is_dir():
             raise CheckpointError(f"{self.directory} is gone: no checkpoint of update {step} was written")
-        _check_room(self.directory, arrays, step)
+        if not remote.is_remote(self.directory):
+            _check_room(self.directory, arrays, step)
         sums = bit_sums(arrays)
         self._best[step] = extra.get("best_update", step)
         args = self._ocp.args.Composite(
