@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 # Huge pages for XLA's buffers: a small training step takes a third less time on a CPU.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: install quickstart test test-fast test-long lint clean
+.PHONY: install quickstart test test-fast test-long bench-peers lint clean
 
 # What running needs, and what testing needs on top (CPU torch and transformers for parity tests).
 $(VENV)/.run: setup.py
@@ -36,6 +36,10 @@ test-fast: $(VENV)/.test
 # Everything at full size; the result file is committed.
 test-long: $(VENV)/.test
 	set -o pipefail; $(PYTEST) -rs $(TESTS) 2>&1 | tee experiments/results/test_long.txt
+
+# tunix for the rollout bench, in an environment of its own (2 GB); transformers comes with the test extra.
+bench-peers: $(VENV)/.test
+	PYTHON=$(PYTHON) bash experiments/bench/peers.sh
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
