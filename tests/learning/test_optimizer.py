@@ -1,0 +1,125 @@
+"""The optimisers, and what is done about updates that would harm."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from synthrl_jax.credit.example import Example
+from synthrl_jax.learning import optimizer
+from synthrl_jax.learning.batches import Batches
+from synthrl_jax.learning.losses import Loss
+from synthrl_jax.learning.metrics import MEANINGS, TIMING_MEANINGS, model_flops, read_metrics
+from synthrl_jax.learning.optimizer import OptimizerSettings
+from synthrl_jax.learning.trainer import TrainSettings, train
+from synthrl_jax.policy import decoder
+
+CONFIG = decoder.DecoderConfig(vocab_size=16, width=16, layers=1, heads=2)
+PARAMS = decoder.init(CONFIG, jax.random.key(0))
+TOKENS = np.random.default_rng(0).integers(0, 16, (8, 9))
+
+
+def rows(scales=None):
+    scales = np.ones(8) if scales is None else scales
+    return [Example(t, np.arange(9) > 1, arrays={"scale": np.array([s], np.float32)}) for t, s in zip(TOKENS, scales)]
+
+
+def scaled(logprobs, batch):
+    """SFT with each row's loss times its own number, so that a test can make one bad."""
+    total = -(batch["mask"] * batch["scale"] * logprobs).sum()
+    return Loss(total, batch["mask"].sum(), {})
+
+
+def settings(updates=24, **fields):
+    options = {"learning_rate": 1e-3, "schedule": "constant", "warmup": 0.0, **fields}
+    return TrainSettings(
+        loss="test_optimizer:scaled", optimizer=OptimizerSettings(**options), updates=updates, log_every=1
+    )
+
+
+def at_step(bad, value):
+    """Batches of one row, of which the one at step `bad` is scaled by `value`."""
+    batches = Batches(rows(), batch=1, seed=0, pad_id=0)
+    real = batches.at
+
+    def at(step):
+        out = real(step)
+        return out | {"scale": out["scale"] * value} if step == bad else out
+
+    batches.at = at
+    return batches
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_update_that_is_not_finite_is_skipped_and_said(value, capsys, tmp_path):
+    result = train(CONFIG, PARAMS, at_step(3, value), settings(6, bad="skip"), workdir=tmp_path)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(result.params))
+    assert "update 4 was skipped" in capsys.readouterr().out
+    assert [row["skipped"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [0, 0, 0, 1, 1, 1]
+    with pytest.raises(FloatingPointError, match="loss is"):
+        train(CONFIG, PARAMS, at_step(3, value), settings(6))
+
+
+def test_a_spike_is_left_out_as_if_its_update_had_not_been():
+    transform = optimizer.guarded(optax.sgd(1.0), spike=6.0)
+    params = {"w": jnp.zeros(())}
+    state = transform.init(params)
+    for loss in [*np.linspace(2.0, 2.2, optimizer.GUARD_WARMUP), 50.0, 2.1]:
+        updates, state = transform.update({"w": jnp.ones(())}, state, params, value=jnp.float32(loss))
+        params = optax.apply_updates(params, updates)
+    assert int(state.bad) == 1 and float(params["w"]) == -(optimizer.GUARD_WARMUP + 1)
+    assert 2.0 < float(state.mean) < 2.2
+
+
+def test_a_spike_stops_the_run_where_the_rule_says_so():
+    with pytest.raises(FloatingPointError, match="standard deviations"):
+        train(CONFIG, PARAMS, at_step(22, 100.0), settings(24, spike=8.0))
+
+
+def test_adafactor_learns_and_its_state_is_small():
+    big = decoder.DecoderConfig(vocab_size=64, width=64, layers=2, heads=2)
+    params = decoder.init(big, jax.random.key(0))
+    sizes = {}
+    for name in optimizer.OPTIMIZERS:
+        transform = optimizer.make(OptimizerSettings(learning_rate=1e-3, name=name), 10)
+        sizes[name] = sum(x.size for x in jax.tree.leaves(jax.eval_shape(transform.init, params)))
+    assert sizes["adafactor"] < 0.1 * sizes["adamw"]
+    batches = Batches(rows(), batch=8, seed=0, pad_id=0)
+    result = train(CONFIG, PARAMS, batches, settings(30, name="adafactor", learning_rate=0.02))
+    before, after = (-float(decoder.token_logprobs(CONFIG, p, TOKENS).mean()) for p in (PARAMS, result.params))
+    assert after < 0.7 * before
+
+
+@pytest.mark.parametrize("wrong", [{"name": "sgd"}, {"bad": "ignore"}, {"spike": -1.0}, {"schedule": "step"}])
+def test_unknown_words_are_refused(wrong):
+    with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
+        OptimizerSettings(learning_rate=1.0, **wrong)
+
+
+def test_every_metric_of_a_run_has_its_meaning(tmp_path):
+    pairs = [
+        Example(t, np.arange(9) > 2, pair=(str(i // 2), ("chosen", "rejected")[i % 2]), ref_logprobs=-np.ones(9))
+        for i, t in enumerate(TOKENS)
+    ]
+    options = TrainSettings(
+        loss="dpo",
+        loss_args={"beta": 0.1},
+        optimizer=OptimizerSettings(learning_rate=1e-3, bad="skip"),
+        updates=6,
+        log_every=2,
+        profile=1,
+    )
+    train(CONFIG, PARAMS, Batches(pairs, batch=2, seed=0, pad_id=0), options, workdir=tmp_path)
+    written = {name for row in read_metrics(tmp_path / "metrics.jsonl") for name in row}
+    assert {"loss", "entropy", "reference_kl", "chosen_logprob", "gradient_norm", "skipped"} <= written <= set(MEANINGS)
+    timing = {name for row in read_metrics(tmp_path / "timing.jsonl") for name in row}
+    assert {"trained_tokens_per_second", "real_share", "peak_bytes"} <= timing <= {"step", *TIMING_MEANINGS}
+    assert list((tmp_path / "tensorboard").rglob("*.xplane.pb"))
+
+
+def test_model_flops_are_six_a_token_and_parameter_and_attention():
+    config = decoder.DecoderConfig(vocab_size=10, width=8, layers=3, heads=2, mlp_width=16)
+    matrices = 3 * (4 * 8 * 8 + 3 * 8 * 16)
+    attention = 3 * 12 * 8 * 5.5  # 12 L H d a token and token seen
+    assert model_flops(config, 10, 4, 5.5) == pytest.approx(10 * (6 * matrices + attention) + 6 * 4 * 8 * 10)
