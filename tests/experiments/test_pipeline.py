@@ -177,5 +177,5 @@ def test_a_problem_source_from_outside(tmp_path):
             'c.name = "own"', 'c.problems.source = "own_parts:counting"; c.problems.settings = {"largest": 50}'
         )
     )
-    flags = [f"--config={tmp_path / 'counting.py'}", f"--workdir={tmp_path / 'run'}", "--config.sft.updates=2"]
+    flags = [f"--config={tmp_path / 'counting.py'}", f"--workdir={tmp_path / 'run'}", "--config.train.updates=2"]
     assert run.main([*flags, "--config.sizes=16"]) == 0

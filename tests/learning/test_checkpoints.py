@@ -214,7 +214,7 @@ def test_killed_twenty_times_it_ends_with_the_same_bits(tmp_path, uninterrupted,
     jobs.assert_equal(uninterrupted[0], tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_moves_from_one_process_to_two(tmp_path, uninterrupted):
     jobs.run(tmp_path, term_at=12, slow=0.05, code=EXIT_CODE)
     jobs.run_on_two(tmp_path, devices=2, mesh={"data": 2, "fsdp": 2})

@@ -105,7 +105,9 @@ def test_a_mesh_over_slices_puts_data_across_them():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh", [{"data": 4, "fsdp": 2}, {"data": 2, "fsdp": 2, "tensor": 2}])
+@pytest.mark.parametrize(
+    "mesh", [pytest.param({"data": 4, "fsdp": 2}, marks=pytest.mark.long), {"data": 2, "fsdp": 2, "tensor": 2}]
+)
 def test_two_processes_of_four_devices_equal_one_device(tmp_path, mesh):
     job = {"loss": "dpo", "updates": 3, "looks": 1}
     jobs.run(tmp_path / "one", **job)

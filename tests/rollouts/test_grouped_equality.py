@@ -153,7 +153,7 @@ def test_later_batches_of_a_workload_compile_nothing(compiled):
         drawn += len(list(sample(policy, batch, settings, seed, needs)))
         counts.append(len(compiled))
     assert drawn == sum(root.n * len(root.forks) for root in roots)
-    assert counts[0] > 3 and set(counts[1:]) == {counts[0]}
+    assert counts[0] > 0 and set(counts[1:]) == {counts[0]}
 
 
 def test_a_store_compiles_as_often_for_many_shards_as_for_one(compiled, tmp_path):
