@@ -1,0 +1,47 @@
+"""Llama-2-7B training steps compiled ahead of time for TPU slices: they fit, and nothing is whole that need not be."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+needs_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu (extra [plan]) is not here"
+)
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+}
+SEVEN = {"vocab_size": 32_000, "width": 4096, "layers": 32, "heads": 32, "mlp_width": 11_008, "dtype": "bfloat16"}
+SEVEN |= {"remat": "full", "attention": "splash", "vocab_chunk": 8192}
+SLICES = {"v5e:8x8": (64, 16e9), "v5p:2x2x4": (16, 95e9)}
+ROWS, LENGTH = 128, 640
+
+
+@needs_compiler
+@pytest.mark.long
+@pytest.mark.parametrize("topology", SLICES)
+@pytest.mark.parametrize(("loss", "sides", "fields"), [("sft", 1, {}), ("dpo", 2, {"beta": 0.1})], ids=["sft", "dpo"])
+def test_a_7b_step_fits_a_chip_with_room_and_gathers_one_layer_at_a_time(topology, loss, sides, fields):
+    chips, memory = SLICES[topology]
+    job = {"config": SEVEN, "topology": topology, "mesh": {"data": 1, "fsdp": chips, "tensor": 1}, "loss": loss}
+    job |= {"sides": sides, "loss_args": fields, "rows": ROWS * sides, "length": LENGTH, "micro": 1}
+    command = [sys.executable, str(Path(__file__).with_name("compile_job.py")), json.dumps(job)]
+    done = subprocess.run(command, env={**os.environ, **ENVIRONMENT}, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    assert 3 * 4 * 6.7e9 / chips < found["argument_bytes"] < found["peak_bytes"] < 0.8 * memory
+    # the largest matrix of one layer; a stack of them would be 32 times that
+    layer = SEVEN["width"] * SEVEN["mlp_width"]
+    assert found["gathered"] and found["gathered"][0][0] <= layer
+    logits = ROWS * sides // chips * LENGTH * SEVEN["vocab_size"]
+    assert all(size < logits / 2 for size, _, _ in found["with_vocabulary"])
