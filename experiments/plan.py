@@ -13,6 +13,8 @@ import json
 import math
 import sys
 
+import jax
+
 from experiments import plan_arithmetic as arithmetic
 from experiments import plan_chips, plan_compile, plan_count, plan_programs
 from experiments.cells import write_atomic
@@ -302,6 +304,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"instead of the config's {name}")
     parser.add_argument("--json", help="write the rows to this file")
     try:
+        jax.config.update("jax_platforms", "cpu")  # with libtpu installed jax would look for a TPU here, for minutes
         options, options.locked = parse_flags(parser, argv)
         c = options.locked.to_dict()
         where = plan_chips.parse(options.topology, options.slices)

@@ -20,6 +20,7 @@ ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # it holds a lock file, though nothing here holds a chip
 }
 INSTALL = (
     "libtpu is not installed: `pip install libtpu` (the extra [plan]) lets this command compile; arithmetic needs none"
@@ -82,10 +83,9 @@ def answer(request: dict) -> dict:
         try:
             compiled = function.lower(*arguments).compile()
         except Exception as error:
-            used = re.search(r"Used ([\d.]+)([KMGT])i?B? of ([\d.]+)([KMGT])", str(error))
             out = {"compiled": False, "error": _line(error)}
-            if used:
-                out["peak_bytes"] = float(used[1]) * 1024.0 ** (" KMGT".index(used[2]))
+            if (used := used_bytes(str(error))) is not None:
+                out["peak_bytes"] = used
             return out
     memory = compiled.memory_analysis()
     arguments_bytes, temporaries = memory.argument_size_in_bytes, memory.temp_size_in_bytes
@@ -103,6 +103,17 @@ def answer(request: dict) -> dict:
             for (op, axis), (n, sent) in moved.collectives.items()
         ],
     }
+
+
+def used_bytes(message: str) -> float | None:
+    """What a program would need, from the compiler's complaint that it does not fit."""
+    found = re.search(
+        r"Used ([\d.]+)([KMGT])i?B? of [\d.]+[KMGT]|required for [^(]*\(([\d.]+)([KMGT])\) exceeds", message
+    )
+    if not found:
+        return None
+    number, unit = found[1] or found[3], found[2] or found[4]
+    return float(number) * 1024.0 ** " KMGT".index(unit)
 
 
 def _line(error: Exception) -> str:

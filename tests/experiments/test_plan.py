@@ -237,6 +237,14 @@ def test_a_program_that_compiles_too_long_is_ended(monkeypatch):
     assert found == {"compiled": False, "error": "not compiled within 0 s"}
 
 
+def test_what_the_compiler_says_of_memory_is_read():
+    said = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.5G of 15.75G hbm."
+    assert plan_compile.used_bytes(said) == 20.5 * 2**30
+    said = "the total memory required for HLO temporaries (18.92G) exceeds available HBM (15.75G)."
+    assert plan_compile.used_bytes(said) == pytest.approx(18.92 * 2**30)
+    assert plan_compile.used_bytes("INTERNAL: something else") is None
+
+
 SMALL = {"vocab_size": 512, "width": 256, "layers": 2, "heads": 4, "mlp_width": 512}
 
 
