@@ -113,7 +113,9 @@ def collect(config: Mapping[str, Any], cells: Mapping[str, Cell], **about: str) 
     for row in scores:
         if scaling is not None and 0 < row.size < scaling.sizes[-1] and row.method != "sft":
             row.multiple = _multiple(scaling, scores, row)
-    expected = [node.label for node in plan(ConfigDict(dict(config))) if not config.get("results") or node.stage == "evaluate"]
+    expected = [
+        node.label for node in plan(ConfigDict(dict(config))) if not config.get("results") or node.stage == "evaluate"
+    ]
     return Report(
         name=config["name"],
         config=dict(config),
