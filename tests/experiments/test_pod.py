@@ -142,34 +142,33 @@ def cells_of(workdir):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_two_processes_agree_with_one(tmp_path):
-    """Every stage; the samples equal where the policy does, and it does but for the order of sums in training."""
+    """Every stage of both: parameters but for the order of sums, and what is drawn, graded and credited row for row."""
+    import jax
     import numpy as np
 
-    from experiments.artifacts import read_jsonl
     from synthrl_jax.policy import load_pretrained
 
     alone = start(*run_command(tmp_path, 1, "one"))
-    assert alone.wait(600) == 0, alone.stderr.read()[-2000:]
+    assert alone.wait(1800) == 0, alone.stderr.read()[-2000:]
     port = free_port()
     pair = [start(*run_command(tmp_path, 2, "two", f"--distributed=127.0.0.1:{port},2,{i}")) for i in range(2)]
-    texts = [process.communicate(timeout=900) for process in pair]
+    texts = [process.communicate(timeout=3000) for process in pair]
     assert [process.returncode for process in pair] == [0, 0], [text[-2000:] for _, text in texts]
     assert "2 processes" in texts[0][0]
     one, two = cells_of(tmp_path / "one"), cells_of(tmp_path / "two")
     assert set(one) == set(two)
+    compared, alike = 0, 0
     for label in one:
-        if label.startswith(("data", "base")):
-            assert (one[label] / "manifest.json").exists() == (two[label] / "manifest.json").exists()
-        if label.startswith("sft") or label.startswith(("rft", "dpo")):
+        if (one[label] / "policy").exists():
             first, second = (load_pretrained(str(cells[label] / "policy")).params for cells in (one, two))
-            import jax
-
             for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second)):
-                if label.startswith("sft"):
-                    np.testing.assert_allclose(a, b, atol=2e-4)
-    rows = {name: read_jsonl(next(cells[label] for label in cells if label.startswith("grade")) / "responses.jsonl")
-            for name, cells in (("one", one), ("two", two))}  # fmt: skip
-    assert [r["id"] for r in rows["one"]] == [r["id"] for r in rows["two"]]
-    same = np.mean([a["tokens"] == b["tokens"] for a, b in zip(rows["one"], rows["two"])])
-    assert same > 0.95
+                np.testing.assert_allclose(a, b, atol=2e-4, err_msg=label)
+        for name in ("responses.jsonl", "values.jsonl", "credits.jsonl", "verdicts.jsonl", "problems.jsonl"):
+            if (one[label] / name).exists():
+                rows = [(cells[label] / name).read_text().splitlines() for cells in (one, two)]
+                assert len(rows[0]) == len(rows[1])
+                compared += len(rows[0])
+                alike += sum(a == b for a, b in zip(*rows))
+    assert compared > 300 and alike > 0.95 * compared  # near ties may fall the other way

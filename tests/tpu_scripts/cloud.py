@@ -57,7 +57,7 @@ class Cloud:
         """The finished script; its exit code is checked unless None is given."""
         done = subprocess.run(
             [str(ROOT / "tpu_scripts" / script), *flags],
-            env=self.environment, capture_output=True, text=True, input=stdin, timeout=300,
+            env=self.environment, capture_output=True, text=True, input=stdin, timeout=3000,
         )  # fmt: skip
         if code is not None:
             assert done.returncode == code, (done.returncode, done.stdout, done.stderr)

@@ -67,6 +67,7 @@ def test_the_commands_dry_run_as_they_stand(tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_the_commands_end_in_a_run_of_two_processes(pod, tmp_path):
     """Copied lines but for the sizes: the env file is filled in with a directory that both workers see."""
     home = tmp_path / "checkout"
@@ -84,7 +85,17 @@ def test_the_commands_end_in_a_run_of_two_processes(pod, tmp_path):
     assert (pod.workdir / "report" / "index.html").exists()
 
 
-FINAL = "--config.methods={}"
+ONE_METHOD = """
+from configs import tiny
+
+def get_config():
+    c = tiny.get_config()
+    c.sizes, c.test_problems, c.validation_problems, c.mesh.data = (16,), 8, 4, 2
+    c.sample.shard_roots, c.monte_carlo.shard_roots = 4, 4
+    c.sft.update({"epochs": 0.0, "updates": 4, "looks": 2})
+    c.methods = {"dpo_per_step": c.methods.dpo_per_step}
+    return c
+"""
 
 
 def parameters(workdir):
@@ -98,16 +109,11 @@ def parameters(workdir):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_three_kills_end_with_the_parameters_of_a_run_without_them(pod, tmp_path):
     """SFT, samples and DPO on two processes, killed (-9, machines gone) in training, in sampling and in the method."""
-    flags = [
-        "--restarts=6",
-        "--backoff=0",
-        "--",
-        "--config=configs/tiny.py",
-        "--config.mesh.data=2",
-        *smaller(SMALL).split(),
-    ]
+    (tmp_path / "one.py").write_text(ONE_METHOD)
+    flags = ["--restarts=6", "--backoff=0", "--", f"--config={tmp_path / 'one.py'}"]
     pod.call("babysit.sh", f"--workdir={tmp_path / 'whole'}", "--poll=0.5", *flags)
     pod.call("delete.sh", "--yes")
     sitter = pod.start("babysit.sh", f"--workdir={pod.workdir}", "--poll=0.5", *flags)
