@@ -20,17 +20,19 @@ def get_config():
     c.base.pretrained = None
     c.base.decoder = {decoder!r}
     c.sizes, c.seeds = (8000,), (0,)
-    c.train.batch = {batch}
+    c.train.update({train!r})
     c.sample.max_tokens = 256
     c.methods = {{"rft": {{"epochs": 2.0}}, "dpo_per_step": {{"epochs": 1.0, "loss_args": {{"beta": 0.1}}}}}}
     return c
 """
+COMPUTE = ("remat", "attention", "vocab_chunk")  # how training computes: fields of `train`, not of the decoder
 needs_compiler = pytest.mark.skipif(not plan_compile.available(), reason=plan_compile.INSTALL)
 
 
 def config_file(directory, batch=64, **changes):
     path = directory / "planned.py"
-    path.write_text(CONFIG.format(decoder={**SEVEN, "remat": "full", **changes}, batch=batch))
+    train = {"batch": batch, "remat": "full"} | {name: changes.pop(name) for name in COMPUTE if name in changes}
+    path.write_text(CONFIG.format(decoder={**SEVEN, **changes}, train=train))
     return path
 
 
