@@ -160,9 +160,13 @@ def bench_grouped(policy: Policy, work: Workload, batch: int, repeats: int) -> d
     }
 
 
-def bench_peer(name: str, python: str, policy: Policy, work: Workload, batch: int, repeats: int) -> dict | None:
-    """A peer in a process of its own; None where it is not installed."""
+def bench_peer(
+    name: str, python: str, policy: Policy, work: Workload, batch: int, repeats: int, every: int
+) -> dict | None:
+    """A peer in a process of its own, on every n-th of its batches; None where it is not installed."""
     requests = work.requests()
+    starts = range(0, len(requests), batch)
+    requests = [request for start in starts[:: min(every, len(starts))] for request in requests[start : start + batch]]
     with tempfile.TemporaryDirectory() as directory:
         hf_weights.save(directory, policy.config, policy.params)
         job = {
@@ -190,6 +194,7 @@ def bench_peer(name: str, python: str, policy: Policy, work: Workload, batch: in
         "prefill_tokens": sum(len(prefix) for prefix, _ in requests),
         "decode_seconds": seconds - got["prefill_seconds"],
         "versions": got["versions"],
+        "tokens": sum(length for _, length in requests),
         **closed_batches(
             policy.config,
             [
@@ -200,7 +205,9 @@ def bench_peer(name: str, python: str, policy: Policy, work: Workload, batch: in
     }
 
 
-def measure(sampler: str, size: str, workload: str, repeats: int, pythons: dict, rates: dict, rows: int) -> dict | None:
+def measure(
+    sampler: str, size: str, workload: str, repeats: int, pythons: dict, rates: dict, rows: int, every: int
+) -> dict | None:
     """One row of the table, or None for a peer that is not installed."""
     config = SIZES[size]
     policy = Policy(config, jax.jit(decoder.init, static_argnums=0)(config, jax.random.key(0)))
@@ -209,17 +216,19 @@ def measure(sampler: str, size: str, workload: str, repeats: int, pythons: dict,
     if sampler in pythons:
         if not Path(pythons[sampler]).exists():
             return None
-        got = bench_peer(sampler, pythons[sampler], policy, work, batch, repeats)
+        got = bench_peer(sampler, pythons[sampler], policy, work, batch, repeats, every)
     else:
         got = {"static": bench_static, "grouped": bench_grouped}[sampler](policy, work, batch, repeats)
     if got is None:
         return None
-    row = {"sampler": sampler, "workload": workload, "size": size, "batch": batch, "tokens": work.tokens()}
-    row["tokens_per_second"] = work.tokens() / got["seconds"]
-    row["tokens_per_cpu_second"] = work.tokens() / got["cpu_seconds"]
-    row["decode_tokens_per_second"] = work.tokens() / max(got.pop("decode_seconds"), 1e-9)
+    tokens = got.pop("tokens", work.tokens())
+    row = {"sampler": sampler, "workload": workload, "size": size, "batch": batch, "tokens": tokens}
+    row["share_of_work"] = tokens / work.tokens()
+    row["tokens_per_second"] = tokens / got["seconds"]
+    row["tokens_per_cpu_second"] = tokens / got["cpu_seconds"]
+    row["decode_tokens_per_second"] = tokens / max(got.pop("decode_seconds"), 1e-9)
     row["prefill_tokens_per_second"] = got.pop("prefill_tokens") / got["prefill_seconds"]
-    row["of_bound"] = bound_seconds(config, work, BATCH["grouped"], rates) / got["seconds"]
+    row["of_bound"] = row["share_of_work"] * bound_seconds(config, work, BATCH["grouped"], rates) / got["seconds"]
     return row | got
 
 
@@ -238,7 +247,7 @@ def environment(repeats: int, rates: dict) -> dict:
 
 
 SHOWN = ("tokens_per_second", "decode_tokens_per_second", "prefill_tokens_per_second", "compile_seconds", "host_share")
-SHOWN += ("idle_row_steps", "kv_bytes", "of_bound", "near_ties", "ratio_to_grouped", "cpu_ratio_to_grouped")
+SHOWN += ("idle_row_steps", "kv_bytes", "of_bound", "near_ties")
 
 
 def show(row: dict) -> str:
@@ -264,6 +273,9 @@ def main(argv=None):
     parser.add_argument("--sizes", type=words(SIZES), default=["small"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--rows", type=int, default=0, help="rows decoded at once, for all samplers")
+    parser.add_argument(
+        "--peer-batches", type=int, default=1, help="peers run every n-th of their batches: a sample of the work"
+    )
     parser.add_argument("--tunix-python", default=".bench-tunix/bin/python")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(argv)
@@ -280,17 +292,21 @@ def main(argv=None):
         for workload in options.workloads:
             found = []
             for sampler in options.samplers:
-                row = measure(sampler, size, workload, options.repeats, pythons, rates, options.rows)
+                row = measure(
+                    sampler, size, workload, options.repeats, pythons, rates, options.rows, options.peer_batches
+                )
                 if row is None:
                     print(f"{size:8} {workload:8} {sampler:13} not installed: {MISSING[sampler]}")
                     continue
                 found.append(row | environment(options.repeats, rates))
+                print(show(found[-1]), flush=True)
             ours = [row["tokens_per_second"] for row in found if row["sampler"] == "grouped"]
             cpu = [row["tokens_per_cpu_second"] for row in found if row["sampler"] == "grouped"]
-            for row in found:
-                row |= {"ratio_to_grouped": ours[0] / row["tokens_per_second"]} if ours else {}
-                row |= {"cpu_ratio_to_grouped": cpu[0] / row["tokens_per_cpu_second"]} if ours else {}
-                print(show(row), flush=True)
+            for row in found if ours else ():
+                row |= {"ratio_to_grouped": ours[0] / row["tokens_per_second"]}
+                row |= {"cpu_ratio_to_grouped": cpu[0] / row["tokens_per_cpu_second"]}
+                ratios = f"{row['ratio_to_grouped']:.2f} (processor time {row['cpu_ratio_to_grouped']:.2f})"
+                print(f"{size:8} {workload:8} grouped over {row['sampler']}: {ratios}")
             rows += found
             if options.json:
                 options.json.parent.mkdir(parents=True, exist_ok=True)
