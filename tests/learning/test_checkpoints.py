@@ -157,6 +157,7 @@ def test_no_room_and_no_directory_are_said_and_the_earlier_one_is_intact(tmp_pat
         store.save(3, ARRAYS, {})
 
 
+@pytest.mark.long
 def test_a_full_disk_ends_the_run_with_a_clear_error(tmp_path):
     jobs.run(tmp_path, updates=6, looks=1)
     before = Checkpoints(tmp_path / "checkpoints")

@@ -68,6 +68,7 @@ def test_training_moves_the_targets_alone_and_saves_only_adapters(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again.params, result.params)
 
 
+@pytest.mark.long
 def test_adapters_on_a_mesh_train_alike():
     rows = [Example(row, np.arange(8) > 2) for row in np.tile(TOKENS, (2, 1))[:4]]
     settings = TrainSettings(

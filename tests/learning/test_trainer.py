@@ -53,6 +53,7 @@ def test_accumulated_micro_batches_equal_the_large_batch(micro):
     assert not close(one.params, PARAMS)
 
 
+@pytest.mark.long  # tests/learning/test_meshes.py holds it for each mesh
 def test_one_step_on_eight_devices_equals_one_device():
     alone = train(CONFIG, PARAMS, Batches(rows(16), batch=8, seed=0, pad_id=0), settings(1))
     for sizes in ({"data": 8}, {"data": 2, "fsdp": 4}, {"data": 2, "fsdp": 2, "tensor": 2}):

@@ -13,7 +13,7 @@ CONFIG = decoder.DecoderConfig(
 
 
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices (XLA_FLAGS of tests/conftest.py)")
-@pytest.mark.parametrize(("data", "fsdp", "tensor"), [(4, 1, 2), pytest.param(2, 2, 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("data", "fsdp", "tensor"), [(4, 1, 2), pytest.param(2, 2, 2, marks=pytest.mark.long)])
 def test_eight_devices_draw_what_one_draws(data, fsdp, tensor):
     params = jax.jit(decoder.init, static_argnums=0)(CONFIG, jax.random.key(1))
     mesh = sharding.make_mesh(data=data, fsdp=fsdp, tensor=tensor, devices=jax.devices()[:8])
