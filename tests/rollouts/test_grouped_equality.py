@@ -163,7 +163,7 @@ def test_a_store_compiles_as_often_for_many_shards_as_for_one(compiled, tmp_path
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "write_shard", lambda *args: (counts.append(len(compiled)), write(*args)))
         sample_to_store(tmp_path, policy, uneven_roots(20), settings, 0, shard_roots=4, progress=False)
-    assert len(counts) == 5 and counts[0] > 3 and set(counts) == {counts[0]}
+    assert len(counts) == 5 and counts[0] > 0 and set(counts) == {counts[0]}
 
 
 def test_idle_rows_are_few_when_work_is_plenty():
