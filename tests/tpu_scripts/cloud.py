@@ -44,7 +44,8 @@ class Cloud:
 
     @property
     def environment(self):
-        kept = {name: os.environ[name] for name in ("LANG", "TMPDIR") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("LANG",) if name in os.environ}
+        kept["TMPDIR"] = str(self.fake)  # setup's archive: tests side by side would write the same file
         path = f"{BIN}:{os.environ['PATH']}"
         return {**kept, "PATH": path, "HOME": str(self.fake), "FAKE": str(self.fake), "TPU_ENV": str(self.env_file)}
 
