@@ -21,19 +21,14 @@ class Preempted(SystemExit):
 
 
 class SigtermWatch:
-    """While entered, SIGTERM sets `asked` instead of ending the process.
+    """While entered, SIGTERM sets `asked` instead of ending the process. Outside of the main thread it watches nothing."""
 
-    Outside of the main thread it watches nothing, nor with `enabled=False`: with several processes jax's own service hears the
-    signal and lets them agree on where to stop.
-    """
-
-    def __init__(self, enabled: bool = True):
+    def __init__(self):
         self.asked = False
-        self._enabled = enabled and threading.current_thread() is threading.main_thread()
         self._before = None
 
     def __enter__(self):
-        if self._enabled:
+        if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._ask)
         return self
 
@@ -41,5 +36,5 @@ class SigtermWatch:
         self.asked = True
 
     def __exit__(self, *_):
-        if self._enabled:
+        if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._before or signal.SIG_DFL)
