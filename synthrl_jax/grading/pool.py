@@ -100,6 +100,7 @@ class Pool:
         self.size = workers or max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2))
         self.settings = (grader, seconds, memory_mb)
         self.workers: list[_Worker] = []
+        self.again: set[int] = set()  # items that had one worker die under them
         self.false_starts = 0
 
     def __enter__(self) -> "Pool":
@@ -117,6 +118,7 @@ class Pool:
         """(outcome, reason) of each (gold, prediction), in order."""
         results: list = [None] * len(pairs)
         waiting = deque(range(len(pairs)))
+        self.again = set()
         done = 0
         try:
             with selectors.DefaultSelector() as selector:
@@ -124,7 +126,7 @@ class Pool:
                     selector.register(worker.process.stdout, selectors.EVENT_READ, worker)
                 while done < len(pairs):
                     done += self._fill(waiting, pairs, results, selector)
-                    done += self._step(results, selector)
+                    done += self._step(waiting, results, selector)
                     tick(done)
         except BaseException:
             self.close()
@@ -154,7 +156,7 @@ class Pool:
     def _busy(self) -> int:
         return sum(worker.item is not None for worker in self.workers)
 
-    def _step(self, results: list, selector) -> int:
+    def _step(self, waiting: deque, results: list, selector) -> int:
         """Wait for one event or deadline; returns the number of items decided."""
         now = time.monotonic()
         watched = [worker for worker in self.workers if worker.item is not None or not worker.ready]
@@ -164,7 +166,7 @@ class Pool:
         wait = max(0.0, min(worker.deadline for worker in watched) - now)
         done = 0
         for key, _ in selector.select(min(wait, 0.02) if pending else min(wait, 1.0)):
-            done += self._heard(key.data, results, selector)
+            done += self._heard(key.data, waiting, results, selector)
         now = time.monotonic()
         for worker in list(self.workers):
             if worker.outbox:
@@ -174,7 +176,7 @@ class Pool:
                 done += self._lost(worker, f"no verdict in {seconds:g} s", results, selector)
         return done
 
-    def _heard(self, worker: _Worker, results: list, selector) -> int:
+    def _heard(self, worker: _Worker, waiting: deque, results: list, selector) -> int:
         messages, ended = worker.read()
         done = 0
         for message in messages:
@@ -188,6 +190,10 @@ class Pool:
                 done += 1
                 ended = ended or retires
         if ended:
+            if worker.item is not None and worker.item not in self.again:  # the death may be another's doing: once more
+                self.again.add(worker.item)
+                waiting.appendleft(worker.item)
+                worker.item = None
             done += self._lost(worker, "the worker died", results, selector)
         return done
 
@@ -242,8 +248,9 @@ def grade_many(
 
     Answers are extracted here, and identical strings and plain numbers decided here; every other pair of answers is
     graded once, in a worker process. A worker that exceeds `seconds` (wall clock) or `memory_mb`, or dies, is killed and
-    replaced and its item becomes `grader_error`. progress: None shows a line when the work takes more than 5 s. With
-    `pool` its workers are used and kept. An unknown kind is a ValueError before anything is graded.
+    replaced and its item becomes `grader_error`; where it died unasked, a second one tries the item first. progress: None
+    shows a line when the work takes more than 5 s. With `pool` its workers are used and kept. An unknown kind is a
+    ValueError before anything is graded.
     """
     rows = list(rows)
     for kind in {row[2] for row in rows}:

@@ -66,9 +66,9 @@ def test_identical_pairs_are_graded_once(monkeypatch):
 def test_a_bad_item_costs_itself_only(bad):
     answers = ["0.5x", bad, "x/2", "x", bad + " twice", "\\frac{1}{2}x"]
     start = time.monotonic()
-    found = outcomes(answers, workers=1, seconds=2, memory_mb=300)
+    found = outcomes(answers, workers=1, seconds=4, memory_mb=300)
     assert found == ["correct", "grader_error", "correct", "wrong", "wrong", "correct"]
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 60
 
 
 def test_many_bad_items_do_not_stall_the_good_ones():
@@ -86,7 +86,7 @@ def test_printing_does_not_disturb_the_replies():
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_workers_killed_or_stopped_from_outside_are_replaced(how):
-    with Pool(workers=2, seconds=2) as pool:
+    with Pool(workers=2, seconds=20 if how == signal.SIGKILL else 4) as pool:
         grade_many(HARD, pool=pool)
         for worker in pool.workers:
             os.kill(worker.process.pid, how)
@@ -101,7 +101,7 @@ def test_workers_that_cannot_start_end_in_errors_not_in_a_stall():
     start = time.monotonic()
     verdicts = grade_many(HARD[:3], workers=1, grader="no_such_module:compare")
     assert {verdict.outcome for verdict in verdicts} == {"grader_error"}
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 120
 
 
 def test_it_works_from_any_thread_and_from_several_at_once():
@@ -211,3 +211,21 @@ def test_no_worker_outlives_its_parent(tmp_path, how, seconds):
     if how == signal.SIGINT:
         assert "KeyboardInterrupt" in err
     assert gone(pids, seconds)
+
+
+def test_an_item_whose_worker_is_killed_by_another_is_tried_once_more(tmp_path, monkeypatch):
+    first = tmp_path / "first"
+    given = pool_module._Worker.give
+
+    def give(worker, item, message):
+        if not first.exists():
+            first.touch()
+            os.kill(worker.process.pid, signal.SIGSTOP)
+            given(worker, item, message)
+            os.kill(worker.process.pid, signal.SIGKILL)
+        else:
+            given(worker, item, message)
+
+    monkeypatch.setattr(pool_module._Worker, "give", give)
+    assert grade_many(HARD, workers=2) == [grade(*row) for row in HARD]
+    assert first.exists()
