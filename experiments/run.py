@@ -3,7 +3,8 @@
     python -m experiments.run --config=configs/quickstart.py --workdir=runs/quickstart [--workers=2] [--config.field=value ...]
 
 A run that was stopped or killed goes on where it was when the same command is given again. A changed setting makes new cells for
-what depends on it; everything else is reused.
+what depends on it; everything else is reused. Exit codes: 0 done, 2 wrong use or data (a restart would not help), 75 stopped by
+SIGTERM with the state saved (start again), 130 Ctrl-C, others a failure.
 """
 
 import argparse
@@ -30,17 +31,51 @@ from experiments.graph import plan
 from experiments.settings import UsageError, parse_flags
 from experiments.stages import STAGES, find_stage
 from synthrl_jax import pod, remote
+from synthrl_jax.learning.preemption import EXIT_CODE, Preempted
+
+SAVING_SECONDS = 60  # after SIGTERM, for workers that are training
 
 
 def make_cell(workdir: str, node: Node, inputs: dict[str, Cell]) -> Cell:
-    """Make one cell, in this process."""
+    """Make one cell, in this process; SIGTERM ends it with Preempted (training, which watches by itself, saves first)."""
     function, version = find_stage(node.stage)
-    return cell_store.make(CellStore(workdir), node, version, inputs, function)
+    with _sigterm(_leave) if pod.count() == 1 else contextlib.nullcontext():
+        return cell_store.make(CellStore(workdir), node, version, inputs, function)
+
+
+def _leave(*_):
+    raise Preempted("stopped by SIGTERM")
+
+
+@contextlib.contextmanager
+def _sigterm(handler):
+    """SIGTERM goes to the handler; left alone outside of the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run(nodes: list[Node], workdir: str, workers: int = 1, told=lambda node, cell: None) -> dict[str, Cell]:
     """All cells of the nodes, by label; those that exist are reused. `workers` processes with one core each make them; `told`
-    hears of each that is there."""
+    hears of each that is there. Preempted after SIGTERM, once what was training has saved."""
+    if workers > 1:
+        with _sigterm(_to_workers):
+            return _run(nodes, workdir, workers, told)
+    return _run(nodes, workdir, workers, told)
+
+
+def _to_workers(*_):
+    for child in multiprocessing.active_children():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGTERM)
+
+
+def _run(nodes: list[Node], workdir: str, workers: int, told) -> dict[str, Cell]:
     done: dict[str, Cell] = {}
     executor = _executor(workers, workdir) if workers > 1 else None
     waiting, running, began = list(nodes), {}, time.monotonic()
@@ -69,7 +104,11 @@ def run(nodes: list[Node], workdir: str, workers: int = 1, told=lambda node, cel
                 finished, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
                 for future in finished:
                     node = running.pop(future)
-                    done[node.label] = _told(future.result(), done, nodes, began)
+                    try:
+                        done[node.label] = _told(future.result(), done, nodes, began)
+                    except Preempted:
+                        concurrent.futures.wait(running, timeout=SAVING_SECONDS)  # the others save too
+                        raise
                     told(node, done[node.label])
     finally:
         if executor is not None and (waiting or running):
@@ -106,6 +145,7 @@ def _prepare(cores: list[int], counter, parent: int) -> None:
     if cores:
         os.sched_setaffinity(0, {cores[place % len(cores)]})
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # but for while a cell is made
 
     def watch():
         while os.getppid() == parent:
@@ -170,6 +210,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped; give the same command again to go on from here", file=sys.stderr)
         return 130
+    except Preempted as stopped:
+        print(f"{stopped}; give the same command again to go on from here", file=sys.stderr)
+        return EXIT_CODE
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return _end(2, error)

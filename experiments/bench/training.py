@@ -1,13 +1,14 @@
 """How fast a training step is, against PyTorch, and what packing, trees and a vocabulary in chunks are worth.
 
     python -m experiments.bench.training [--comparisons=torch,packing,tree,chunked] [--sizes=small,medium] [--repeats=3]
-        [--json FILE]
+        [--clock=wall] [--json FILE]
 
 `torch`: one AdamW step of the same random Llama on 32 x 256 tokens in float32, ours and PyTorch + transformers' in turn;
 ratio = their seconds / ours. `packing`: GSM8K's lengths in packed rows against rows padded to the longest; ratio of trained
 tokens a second. `tree`: per-step DPO pairs with shared prefixes computed once against plain pairs; ratio of pairs a second.
 `chunked`: temporary memory of the loss's gradient at a vocabulary of 32,000, whole / in chunks. Medians over the repeats after
-a first step that compiles; packing, tree and chunked are measured at the first of the sizes.
+a first step that compiles; packing, tree and chunked are measured at the first of the sizes. `--clock=cpu` counts processor
+seconds in place of wall time, for a machine that is not quiet: start it on one core (taskset -c 0).
 """
 
 import argparse
@@ -36,7 +37,8 @@ from synthrl_jax.learning.optimizer import OptimizerSettings
 from synthrl_jax.learning.step import find_loss, make_step
 from synthrl_jax.policy import decoder, hf_weights
 
-ROWS, TOKENS = 32, 256
+ROWS, TOKENS, MICRO = 32, 256, 8  # micro-batches of 8 rows stay nearer to the caches than 32 at once: 14 % on one core
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 CHUNK, LARGE_VOCABULARY = 4_000, 32_000
 COMPARISONS = ("torch", "packing", "tree", "chunked")
 
@@ -44,19 +46,20 @@ COMPARISONS = ("torch", "packing", "tree", "chunked")
 class Trainer:
     """A training step with its state, to be called again and again."""
 
-    def __init__(self, config: decoder.DecoderConfig, loss: str = "sft", **loss_args):
+    def __init__(self, config: decoder.DecoderConfig, clock: str, loss: str = "sft", **loss_args):
         transform = optimizer.make(OptimizerSettings(learning_rate=1e-4), 1000)
         self.params = decoder.init(config, jax.random.key(0))
         self.opt_state = jax.jit(transform.init)(self.params)
         self.step = make_step(config, find_loss(loss, loss_args), transform)
+        self.clock = CLOCKS[clock]
 
     def seconds(self, batch: dict[str, np.ndarray]) -> float:
         """Of one update, its batch on the host before and its parameters ready after."""
-        began = time.perf_counter()
+        began = self.clock()
         arrays = {name: jnp.array(array) for name, array in batch.items()}
         self.params, self.opt_state, _ = self.step(self.params, self.opt_state, arrays)
         jax.block_until_ready(self.params)
-        return time.perf_counter() - began
+        return self.clock() - began
 
 
 def in_turn(repeats: int, *calls: Callable[[], float]) -> list[float]:
@@ -67,29 +70,29 @@ def in_turn(repeats: int, *calls: Callable[[], float]) -> list[float]:
     return [statistics.median(column) for column in zip(*found)]
 
 
-def product_rate() -> Callable[[], float]:
+def product_rate(clock: Callable[[], float]) -> Callable[[], float]:
     """Seconds of a 2048 x 2048 float32 product by XLA."""
     a = jnp.ones((2048, 2048), jnp.float32)
     product = jax.jit(lambda a: a @ a)
 
     def seconds():
-        began = time.perf_counter()
+        began = clock()
         product(a).block_until_ready()
-        return time.perf_counter() - began
+        return clock() - began
 
     seconds()
     return seconds
 
 
-def compare_torch(size: str, repeats: int) -> dict | None:
+def compare_torch(size: str, repeats: int, clock: str) -> dict | None:
     """Our step against PyTorch's, in turn; None where PyTorch is not installed."""
     config = dataclasses.replace(SIZES[size], dtype="float32")
-    ours = Trainer(config)
-    tokens = np.random.default_rng(0).integers(0, config.vocab_size, (1, ROWS, TOKENS), dtype=np.int32)
+    ours = Trainer(config, clock)
+    tokens = np.random.default_rng(0).integers(0, config.vocab_size, (ROWS // MICRO, MICRO, TOKENS), dtype=np.int32)
     batch = {"tokens": tokens, "mask": np.ones(tokens.shape, np.float32)}
     with tempfile.TemporaryDirectory() as directory:
         hf_weights.save(directory, config, ours.params)
-        job = json.dumps({"model": directory, "rows": ROWS, "tokens": TOKENS})
+        job = json.dumps({"model": directory, "rows": ROWS, "tokens": TOKENS, "clock": clock})
         command = [sys.executable, str(Path(__file__).with_name("torch_peer.py")), job]
         env = os.environ | {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
         peer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
@@ -102,7 +105,7 @@ def compare_torch(size: str, repeats: int) -> dict | None:
             peer.stdin.flush()
             return float(peer.stdout.readline())
 
-        rate = product_rate()
+        rate = product_rate(CLOCKS[clock])
         seconds, peer_seconds, product, peer_product = in_turn(
             repeats, lambda: ours.seconds(batch), lambda: ask("step"), rate, lambda: ask("rate")
         )
@@ -121,14 +124,15 @@ def compare_torch(size: str, repeats: int) -> dict | None:
         "floor_seconds": flops / rate,
         "of_floor": flops / rate / seconds,
         "rows": ROWS,
+        "micro": MICRO,
         "tokens": TOKENS,
         **json.loads(about),
     }
 
 
-def layouts(config, examples, loss, loss_args, batch: int, packs: dict[str, dict], repeats: int) -> dict[str, dict]:
+def layouts(config, examples, loss, loss_args, batch: int, packs: dict[str, dict], repeats: int, clock: str):
     """Seconds and token counts of one update on the same examples in several layouts, in turn."""
-    trainers = {pack: Trainer(config, loss, **loss_args) for pack in packs}
+    trainers = {pack: Trainer(config, clock, loss, **loss_args) for pack in packs}
     sets = {pack: Batches(examples, batch=batch, seed=0, pad_id=0, **fields) for pack, fields in packs.items()}
     batches = {pack: found.at(0) for pack, found in sets.items()}
     calls = [lambda pack=pack: trainers[pack].seconds(batches[pack]) for pack in packs]
@@ -148,18 +152,18 @@ def told(found: dict[str, dict], best: str) -> dict:
     return row
 
 
-def compare_packing(size: str, repeats: int) -> dict:
+def compare_packing(size: str, repeats: int, clock: str) -> dict:
     """64 of GSM8K's rows, padded to the longest of 192 as the trainer does without packing, and packed."""
     config, batch = SIZES[size], 64
     longest = max(map(sum, work.GSM8K_LENGTHS))
     packs = {"padded": {}, "packed": {"pack": "segments", "pack_length": longest}}
-    found = layouts(config, work.solutions(config.vocab_size), "sft", {}, batch, packs, repeats)
+    found = layouts(config, work.solutions(config.vocab_size), "sft", {}, batch, packs, repeats, clock)
     row = told(found, "packed")
     ratio = row["trained_tokens_per_second"] / row["padded_trained_tokens_per_second"]
     return {"ratio": ratio, **row, "examples": batch, "longest": longest}
 
 
-def compare_tree(size: str, repeats: int) -> dict:
+def compare_tree(size: str, repeats: int, clock: str) -> dict:
     """Fork pairs of two problems, three pits each, four chosen a pit: plain rows, packed rows, trees."""
     config, problems = SIZES[size], 2
     pairs = work.step_pairs(problems, config.vocab_size)
@@ -168,7 +172,7 @@ def compare_tree(size: str, repeats: int) -> dict:
         "segments": {"pack": "segments", "pack_length": 512},
         "tree": {"pack": "tree", "pack_length": 1024},
     }
-    found = layouts(config, pairs, "dpo", {"beta": 0.1}, len(pairs) // 2, packs, repeats)
+    found = layouts(config, pairs, "dpo", {"beta": 0.1}, len(pairs) // 2, packs, repeats, clock)
     row = told(found, "tree")
     row |= {
         "pairs": len(pairs) // 2,
@@ -183,7 +187,7 @@ def compare_tree(size: str, repeats: int) -> dict:
     } | row
 
 
-def compare_chunked(size: str, repeats: int) -> dict:
+def compare_chunked(size: str, repeats: int, clock: str) -> dict:
     """The gradient of the SFT loss with respect to all parameters at a large vocabulary: memory and seconds."""
     whole = dataclasses.replace(SIZES[size], vocab_size=LARGE_VOCABULARY, layers=1)
     rows, found, calls = 8, {}, []
@@ -195,9 +199,9 @@ def compare_chunked(size: str, repeats: int) -> dict:
         found[name] = compiled.memory_analysis().temp_size_in_bytes
 
         def seconds(compiled=compiled):
-            began = time.perf_counter()
+            began = CLOCKS[clock]()
             jax.block_until_ready(compiled(params))
-            return time.perf_counter() - began
+            return CLOCKS[clock]() - began
 
         calls.append(seconds)
     whole_seconds, seconds = in_turn(repeats, *calls)
@@ -248,17 +252,20 @@ def main(argv=None) -> list[dict]:
     parser.add_argument("--comparisons", type=words(COMPARISONS), default=list(COMPARISONS))
     parser.add_argument("--sizes", type=words(SIZES), default=["small"])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(argv)
     run = {"torch": compare_torch, "packing": compare_packing, "tree": compare_tree, "chunked": compare_chunked}
     rows = []
     for comparison in options.comparisons:
         for size in options.sizes if comparison == "torch" else options.sizes[:1]:
-            found = run[comparison](size, options.repeats)
+            found = run[comparison](size, options.repeats, options.clock)
             if found is None:
                 print(f"{comparison:8} {size:8} not installed: pip install -e '.[bench]'", flush=True)
                 continue
-            rows.append({"comparison": comparison, "size": size} | found | environment(options.repeats))
+            rows.append(
+                {"comparison": comparison, "size": size, "clock": options.clock} | found | environment(options.repeats)
+            )
             shown = {k: v for k, v in found.items() if (isinstance(v, int | float) and "second" in k) or "byte" in k}
             numbers = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
             print(f"{comparison:8} {size:8} ratio {found['ratio']:.2f}  {numbers}", flush=True)

@@ -21,14 +21,19 @@ class Preempted(SystemExit):
 
 
 class SigtermWatch:
-    """While entered, SIGTERM sets `asked` instead of ending the process. Outside of the main thread it watches nothing."""
+    """While entered, SIGTERM sets `asked` instead of ending the process.
 
-    def __init__(self):
+    Outside of the main thread it watches nothing, nor with `enabled=False`: with several processes jax's own service hears the
+    signal and lets them agree on where to stop.
+    """
+
+    def __init__(self, enabled: bool = True):
         self.asked = False
+        self._enabled = enabled and threading.current_thread() is threading.main_thread()
         self._before = None
 
     def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
+        if self._enabled:
             self._before = signal.signal(signal.SIGTERM, self._ask)
         return self
 
@@ -36,5 +41,5 @@ class SigtermWatch:
         self.asked = True
 
     def __exit__(self, *_):
-        if threading.current_thread() is threading.main_thread():
+        if self._enabled:
             signal.signal(signal.SIGTERM, self._before or signal.SIG_DFL)

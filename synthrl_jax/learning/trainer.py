@@ -124,7 +124,7 @@ def train(
     progress = Progress(label, settings.updates, unit="updates", start=state.update)
     clock = _Clock(config, batches, len(mesh.devices.flat) if mesh is not None else 1)
     traced = range(state.update + 3, state.update + 3 + settings.profile)
-    with SigtermWatch() as sigterm, _closing(progress, writer, checkpoints):
+    with SigtermWatch(jax.process_count() == 1) as sigterm, _closing(progress, writer, checkpoints):
         for update in range(state.update + 1, settings.updates + 1):
             if _out_of_patience(settings, state.looks, state.best_update):
                 break
@@ -159,7 +159,7 @@ def train(
                         writer.write_timing(update, timing)
                 progress.note(**{k: row[k] for k in ("loss", "validation") if k in row})
             if checkpoints is not None:
-                leave = checkpoints.preempted(update) or (sigterm.asked and jax.process_count() == 1)
+                leave = sigterm.asked or checkpoints.preempted(update)
                 due = look or (settings.save_every and update % settings.save_every == 0)
                 if leave or (due and update < settings.updates):
                     checkpoints.save(update, _arrays(state), state.extra(data))
