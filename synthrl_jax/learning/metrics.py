@@ -96,15 +96,16 @@ class MetricWriter:
         if self._target and (self._target / self.path.name).exists():
             self.path.write_bytes((self._target / self.path.name).read_bytes())
         kept = [row for row in read_metrics(self.path) if row["step"] <= resume_after]
-        self._file = self.path.open("w")
+        fresh = self.path.with_name("metrics.jsonl.new")  # renamed when whole: a kill in between must not cost rows
+        fresh.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        fresh.replace(self.path)
+        self._file = self.path.open("a")
         self._timing = None
         self._board = None
         if tensorboard:
             from tensorboardX import SummaryWriter
 
             self._board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=resume_after + 1)
-        for row in kept:
-            self._file.write(json.dumps(row) + "\n")
 
     def write(self, step: int, values: dict[str, float]) -> None:
         self._put(self._file, step, values)
@@ -122,6 +123,11 @@ class MetricWriter:
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
+
+    def sync(self) -> None:
+        """Send the rows so far to a bucket, as a checkpoint is written that later rows will follow."""
+        if self._target is not None:
+            (self._target / self.path.name).write_bytes(self.path.read_bytes())
 
     def close(self) -> None:
         self._file.close()

@@ -162,6 +162,8 @@ def train(
                 leave = sigterm.asked or checkpoints.preempted(update)
                 due = look or (settings.save_every and update % settings.save_every == 0)
                 if leave or (due and update < settings.updates):
+                    if writer is not None:
+                        writer.sync()
                     checkpoints.save(update, _arrays(state), state.extra(data))
                 if leave:
                     checkpoints.wait()

@@ -102,6 +102,8 @@ def test_shards_of_rollouts_and_metrics_lie_in_a_bucket_too(bucket):
         writer = MetricWriter("gs://b/run/train", resume_after=start, tensorboard=False)
         for step in range(start + 1, 4):
             writer.write(step, {"loss": float(step)})
+        writer.sync()  # what a kill after this leaves
+        assert len(read_metrics(bucket / "run/train/metrics.jsonl")) == 4
         writer.close()
     assert [row["step"] for row in read_metrics(bucket / "run/train/metrics.jsonl")] == [0, 1, 2, 3]
 

@@ -9,7 +9,7 @@ from synthrl_jax.credit.example import Example
 from synthrl_jax.learning import optimizer
 from synthrl_jax.learning.batches import Batches
 from synthrl_jax.learning.losses import Loss
-from synthrl_jax.learning.metrics import read_metrics
+from synthrl_jax.learning.metrics import MetricWriter, read_metrics
 from synthrl_jax.learning.optimizer import OptimizerSettings
 from synthrl_jax.learning.trainer import TrainSettings, train
 from synthrl_jax.policy import decoder
@@ -170,3 +170,15 @@ def test_bfloat16_computes_over_float32_masters():
     for got, want, start in zip(*map(jax.tree.leaves, (result.params, same.params, loaded))):
         a, b = np.asarray(got) - np.asarray(start, np.float32), np.asarray(want) - np.asarray(start, np.float32)
         assert (np.sign(a) == np.sign(b)).mean() > 0.8
+
+
+def test_rows_before_a_checkpoint_survive_a_kill_at_any_moment_of_the_next_run(tmp_path):
+    first = MetricWriter(tmp_path, tensorboard=False)
+    for step in range(4):
+        first.write(step, {"loss": 1.0})
+    first.close()
+    resumed = MetricWriter(tmp_path, resume_after=2, tensorboard=False)  # never closed: what is on disk now counts
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [0, 1, 2]
+    resumed.write(3, {"loss": 2.0})
+    assert [row["loss"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 1, 1, 2]
+    resumed.close()
