@@ -192,11 +192,11 @@ def _sampler(program: Program, config, mesh, struct, on_mesh):
     everywhere = None if mesh is None else jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     if program.kind == "decode":
         stops = (struct((8,), jnp.int32, everywhere), None)
-        return shared_prefix.decode, (config, shape, weights, state, stops, None, struct((), jnp.int32, everywhere))
+        return shared_prefix.decode, (config, shape, weights, state, stops, False, struct((), jnp.int32, everywhere))
     F, Q = shape.jobs, shape.tasks
     key = jax.eval_shape(lambda: sampling.seed_key(0))
     kinds = {"tokens_FxT": ((F, shape.prefix), np.int32), "task_FxQxX": ((F, Q, 4), np.int32)}
-    kinds |= {"temperature_FxQ": ((F, Q), np.float32), "word_FxQx4": ((F, Q, 4), np.uint32)}
+    kinds |= {"warp_FxQx3": ((F, Q, 3), np.float32), "word_FxQx4": ((F, Q, 4), np.uint32)}
     kinds |= dict.fromkeys(("group_F", "slot_F", "stamp_F", "count_F"), ((F,), np.int32)) | {"jobs": ((), np.int32)}
     jobs = shared_prefix.Load(**{name: struct(*kind, everywhere) for name, kind in kinds.items()})
     return shared_prefix.load, (config, shape, weights, state, struct(key.shape, key.dtype, everywhere), jobs)

@@ -18,7 +18,7 @@ import numpy as np
 from synthrl_jax.policy import decoder
 from synthrl_jax.rollouts import sampling, schedule, shared_prefix
 from synthrl_jax.rollouts.processes import mesh_of
-from synthrl_jax.rollouts.root import Completion, Root, Settings, Task, tasks
+from synthrl_jax.rollouts.root import Completion, Root, Settings, Task, filtered, tasks
 from synthrl_jax.rollouts.schedule import Job, Needs, Shape
 from synthrl_jax.rollouts.static_sampler import empty, stop_conditions
 
@@ -83,7 +83,7 @@ def run(
     own = _needs(wanted, jobs)
     shapes = schedule.plan(own if needs is None else needs | own, settings, mesh_of(policy))
     jobs = schedule.cut(jobs, shapes[0])
-    device = Device(policy, shapes[0], settings, seed, stats, time_prefill)
+    device = Device(policy, shapes[0], settings, filtered(wanted), seed, stats, time_prefill)
     # on CPU the host's work is small and a late look leaves rows idle; on accelerators the device must not wait for it
     late = 0 if jax.default_backend() == "cpu" else 1
     board, unread = Board(shapes, jobs, settings, stats), collections.deque()
@@ -109,14 +109,14 @@ def run(
 class Device:
     """The state on the device and the three programs that change it."""
 
-    def __init__(self, policy, shape: Shape, settings: Settings, seed: int, stats: Stats, time_prefill: bool):
+    def __init__(
+        self, policy, shape: Shape, settings: Settings, filters: bool, seed: int, stats: Stats, time_prefill: bool
+    ):
         self.config, self.shape, self.stats, self.time_prefill = policy.config, shape, stats, time_prefill
         self.key = sampling.seed_key(seed)
         self.stops = stop_conditions(policy, settings)
         self.halved = False  # the prefix slots: then every load is as long as they are
-        self.filters = None
-        if settings.top_k or settings.top_p < 1.0:
-            self.filters = (np.int32(settings.top_k), np.float32(settings.top_p))
+        self.filters = filters
         # weights are laid out for decoding once: split over layers and over tensor, never gathered in a step
         unstack, empty_state = layouts(self.config, shape)
         self.weights, self.state = unstack(self.config, policy.params), empty_state(self.config, shape)
@@ -145,7 +145,7 @@ class Device:
             slot_F=slot_F,
             stamp_F=np.full(shape.jobs, stamp, np.int32),
             task_FxQxX=table.task_FxQx4,
-            temperature_FxQ=table.temperature_FxQ,
+            warp_FxQx3=table.warp_FxQx3,
             word_FxQx4=table.word_FxQx4,
             count_F=table.count_F,
             jobs=np.int32(len(jobs)),

@@ -22,15 +22,19 @@ class Fork:
     n: int | None = None
     max_tokens: int | None = None
     temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
     lengths: tuple[int, ...] | None = None
     first: int = 0
 
     def __post_init__(self):
         object.__setattr__(self, "position", operator.index(self.position))
-        for name, least in (("n", 0), ("max_tokens", 0), ("temperature", 0.0), ("first", 0)):
+        for name, least in (("n", 0), ("max_tokens", 0), ("temperature", 0.0), ("top_k", 0), ("first", 0)):
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise ValueError(f"fork at {self.position}: {name} must be at least {least}, not {value}")
+        if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
+            raise ValueError(f"fork at {self.position}: top_p must be in (0, 1], not {self.top_p}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +88,7 @@ class Completion:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to sample; a fork's own max_tokens and temperature come first. Temperature 0 is greedy.
+    """How to sample; a fork's own max_tokens, temperature, top_k and top_p come first. Temperature 0 is greedy.
 
     top_k 0 and top_p 1 leave nothing out. stop_ids None: the tokenizer's eos_id, or nothing without a tokenizer. stop_strings
     end a continuation with the token that completes one of them in its text, across token borders. rows is the device
@@ -125,7 +129,14 @@ class Task:
     n: int
     max_tokens: int
     temperature: float
+    top_k: int = 0
+    top_p: float = 1.0
     lengths: tuple[int, ...] | None = None  # of rows first..first + n
+
+    @property
+    def warp(self) -> tuple[float, float, float]:
+        """What stands between the logits and the distribution drawn from: temperature, top-k, top-p."""
+        return self.temperature, float(self.top_k), self.top_p
 
     def budgets(self) -> np.ndarray:
         """Tokens after which each row ends at the latest [n]."""
@@ -148,9 +159,17 @@ def tasks(roots: Iterable[Root], settings: Settings, max_positions: int) -> list
             n = root.n if fork.n is None else fork.n
             budget = settings.max_tokens if fork.max_tokens is None else fork.max_tokens
             temperature = settings.temperature if fork.temperature is None else fork.temperature
+            top_k = settings.top_k if fork.top_k is None else fork.top_k
+            top_p = settings.top_p if fork.top_p is None else fork.top_p
             budget = min(budget, max_positions - fork.position)
             if n:
                 if fork.lengths is not None and (len(fork.lengths) != n or min(fork.lengths) < 1):
                     raise ValueError(f"root {root.id}: fork {fork.position} needs {n} lengths of at least 1")
-                found.append(Task(root, fork.position, fork.first, n, budget, float(temperature), fork.lengths))
+                warp = float(temperature), int(top_k), float(top_p)
+                found.append(Task(root, fork.position, fork.first, n, budget, *warp, fork.lengths))
     return found
+
+
+def filtered(wanted: Iterable[Task]) -> bool:
+    """Whether any task leaves out tokens by top-k or top-p; samplers compile the filters only then."""
+    return any(task.top_k or task.top_p < 1.0 for task in wanted)

@@ -98,6 +98,12 @@ def _highest_bound(order_RxV: jax.Array, enough) -> jax.Array:
     return jax.lax.fori_loop(0, 32, halve, (low_R, high_R))[0][:, None]
 
 
+def draw_warped(logits_RxV, keys_R, warp_Rx3, filtered: bool) -> Drawn:
+    """`draw` with each row's (temperature, top-k, top-p); `filtered` False: no row has a filter."""
+    limits = (warp_Rx3[:, 1].astype(jnp.int32), warp_Rx3[:, 2]) if filtered else ()
+    return draw(logits_RxV, keys_R, warp_Rx3[:, 0], *limits)
+
+
 def draw(logits_RxV, keys_R, temperature_R, top_k_R=None, top_p_R=None) -> Drawn:
     """Draw one token per row from softmax(logits / temperature) after top-k and top-p; temperature 0 takes the best.
 

@@ -50,7 +50,7 @@ class Job:
     position_Q: np.ndarray
     index_Q: np.ndarray
     budget_Q: np.ndarray
-    temperature_Q: np.ndarray
+    warp_Qx3: np.ndarray  # temperature, top-k, top-p
 
     def __len__(self) -> int:
         return len(self.position_Q)
@@ -66,8 +66,8 @@ class Job:
         return [Job(self.root, *(column[cut] for column in self.columns())) for cut in cuts]
 
     def columns(self) -> tuple[np.ndarray, ...]:
-        """position, index, budget, temperature, each over tasks."""
-        return self.position_Q, self.index_Q, self.budget_Q, self.temperature_Q
+        """position, index, budget, warp, each over tasks."""
+        return self.position_Q, self.index_Q, self.budget_Q, self.warp_Qx3
 
 
 def jobs_of(wanted: Sequence[Task]) -> list[Job]:
@@ -81,11 +81,11 @@ def jobs_of(wanted: Sequence[Task]) -> list[Job]:
         n = [task.n for task in tasks]
 
         def column(field, dtype, tasks=tasks, n=n):
-            return np.repeat(np.array([getattr(task, field) for task in tasks], dtype), n)
+            return np.repeat(np.array([getattr(task, field) for task in tasks], dtype), n, axis=0)
 
         index_Q = np.concatenate([np.arange(task.first, task.first + task.n, dtype=np.int32) for task in tasks])
         budget_Q = np.concatenate([task.budgets() for task in tasks])
-        columns = column("position", np.int32), index_Q, budget_Q, column("temperature", np.float32)
+        columns = column("position", np.int32), index_Q, budget_Q, column("warp", np.float32)
         jobs.append(Job(tasks[0].root, *columns))
     return sorted(jobs, key=lambda job: -job.length)
 
@@ -181,7 +181,7 @@ class Table:
     """The tasks of F jobs as the device takes them, padded to the shape's Q."""
 
     task_FxQx4: np.ndarray  # id, prefix length, budget, last token of the prefix
-    temperature_FxQ: np.ndarray
+    warp_FxQx3: np.ndarray
     word_FxQx4: np.ndarray  # root's two words, fork, index: what a key is made of
     count_F: np.ndarray
 
@@ -190,7 +190,7 @@ def table(jobs: Sequence[Job], first_ids: Sequence[int], F: int, Q: int) -> Tabl
     """Task tables of up to F jobs; the tasks of a job have the ids first_id, first_id + 1, ..."""
     out = Table(
         np.zeros((F, Q, 4), np.int32),
-        np.ones((F, Q), np.float32),
+        np.ones((F, Q, 3), np.float32),
         np.zeros((F, Q, 4), np.uint32),
         np.zeros(F, np.int32),
     )
@@ -199,7 +199,7 @@ def table(jobs: Sequence[Job], first_ids: Sequence[int], F: int, Q: int) -> Tabl
         tokens = np.asarray(job.root.tokens, np.int32)
         ids = np.arange(first, first + n)
         out.task_FxQx4[f, :n] = np.stack([ids, job.position_Q, job.budget_Q, tokens[job.position_Q - 1]], axis=1)
-        out.temperature_FxQ[f, :n] = job.temperature_Q
+        out.warp_FxQx3[f, :n] = job.warp_Qx3
         out.word_FxQx4[f, :n, :2] = sampling.root_words(job.root.id)
         out.word_FxQx4[f, :n, 2], out.word_FxQx4[f, :n, 3] = job.position_Q, job.index_Q
         out.count_F[f] = n

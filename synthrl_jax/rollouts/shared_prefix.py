@@ -33,7 +33,7 @@ class Rows(NamedTuple):
 
     task_GxRxX: jax.Array
     slot_GxR: jax.Array
-    temperature_GxR: jax.Array
+    warp_GxRx3: jax.Array  # temperature, top-k, top-p
     key_GxRx2: jax.Array
     token_GxR: jax.Array  # to be fed next
     generated_GxR: jax.Array
@@ -45,7 +45,7 @@ class Queue(NamedTuple):
     """The tasks of each prefix slot and a counter of those drawn; the older root of a group goes first."""
 
     task_GxLxQxX: jax.Array
-    temperature_GxLxQ: jax.Array
+    warp_GxLxQx3: jax.Array
     key_GxLxQx2: jax.Array
     count_GxL: jax.Array
     drawn_GxL: jax.Array
@@ -97,7 +97,7 @@ def empty_state(config: decoder.DecoderConfig, shape: Shape) -> State:
         rows=Rows(
             task_GxRxX=ints(G, R, 4),
             slot_GxR=ints(G, R),
-            temperature_GxR=jnp.ones((G, R), jnp.float32),
+            warp_GxRx3=jnp.ones((G, R, 3), jnp.float32),
             key_GxRx2=jnp.zeros((G, R, 2), jnp.uint32),
             token_GxR=ints(G, R),
             generated_GxR=ints(G, R),
@@ -106,7 +106,7 @@ def empty_state(config: decoder.DecoderConfig, shape: Shape) -> State:
         ),
         queue=Queue(
             task_GxLxQxX=ints(G, L, Q, 4),
-            temperature_GxLxQ=jnp.ones((G, L, Q), jnp.float32),
+            warp_GxLxQx3=jnp.ones((G, L, Q, 3), jnp.float32),
             key_GxLxQx2=jnp.zeros((G, L, Q, 2), jnp.uint32),
             count_GxL=ints(G, L),
             drawn_GxL=ints(G, L),
@@ -178,7 +178,7 @@ class Load(NamedTuple):
     slot_F: Any
     stamp_F: Any
     task_FxQxX: Any
-    temperature_FxQ: Any
+    warp_FxQx3: Any
     word_FxQx4: Any
     count_F: Any
     jobs: Any  # how many are real
@@ -196,7 +196,7 @@ def load(config: decoder.DecoderConfig, shape: Shape, weights, state: State, key
     at = (jobs.group_F, jobs.slot_F)
     queue = Queue(
         task_GxLxQxX=q.task_GxLxQxX.at[at].set(jobs.task_FxQxX),
-        temperature_GxLxQ=q.temperature_GxLxQ.at[at].set(jobs.temperature_FxQ),
+        warp_GxLxQx3=q.warp_GxLxQx3.at[at].set(jobs.warp_FxQx3),
         key_GxLxQx2=q.key_GxLxQx2.at[at].set(key_FxQx2),
         count_GxL=q.count_GxL.at[at].set(jobs.count_F),
         drawn_GxL=q.drawn_GxL.at[at].set(0),
@@ -246,7 +246,7 @@ def refill(rows: Rows, queue: Queue) -> tuple[Rows, Queue]:
     new_rows = Rows(
         task_GxRxX=task_GxRxX,
         slot_GxR=jnp.where(takes_GxR, slot_GxR, rows.slot_GxR),
-        temperature_GxR=taken(queue.temperature_GxLxQ, rows.temperature_GxR),
+        warp_GxRx3=taken(queue.warp_GxLxQx3, rows.warp_GxRx3),
         key_GxRx2=taken(queue.key_GxLxQx2, rows.key_GxRx2),
         token_GxR=jnp.where(takes_GxR, task_GxRxX[..., LAST], rows.token_GxR),
         generated_GxR=jnp.where(takes_GxR, 0, rows.generated_GxR),
@@ -352,13 +352,15 @@ def resize(
     return constrained(config, after, State(layers, new_rows, queue, state.cursor))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
-def decode(config: decoder.DecoderConfig, shape: Shape, weights, state: State, stops, filters, enough):
-    """At most a chunk of decode steps: (state, Chunk). Ends early once `enough` prefix slots are free."""
+@functools.partial(jax.jit, static_argnums=(0, 1, 5), donate_argnums=3)
+def decode(config: decoder.DecoderConfig, shape: Shape, weights, state: State, stops, filters: bool, enough):
+    """At most a chunk of decode steps: (state, Chunk). Ends early once `enough` prefix slots are free.
+
+    filters: whether any row's top-k or top-p leaves something out.
+    """
     G, R, C = shape.groups, shape.rows, shape.chunk
     B = G * R
     stop_ids_N, automaton_MxV = stops
-    limits = (None, None) if filters is None else tuple(jnp.broadcast_to(limit, B) for limit in filters)
 
     def step(carry):
         i, state, out = carry
@@ -372,7 +374,7 @@ def decode(config: decoder.DecoderConfig, shape: Shape, weights, state: State, s
             logits_BxV = decoder.unembed(config, weights, hidden_Bx1xD[:, 0])
             row_keys_B = jax.random.wrap_key_data(rows.key_GxRx2.reshape(B, 2), impl="threefry2x32")
             keys_B = sampling.token_keys(row_keys_B, position_GxR.reshape(B))
-            drawn = sampling.draw(logits_BxV, keys_B, rows.temperature_GxR.reshape(B), *limits)
+            drawn = sampling.draw_warped(logits_BxV, keys_B, rows.warp_GxRx3.reshape(B, 3), filters)
         token_GxR = drawn.token.reshape(G, R)
         generated_GxR = rows.generated_GxR + rows.active_GxR
         stopped_GxR, text_GxR = (token_GxR[..., None] == stop_ids_N).any(axis=-1), rows.text_GxR

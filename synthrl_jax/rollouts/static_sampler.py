@@ -14,7 +14,7 @@ import numpy as np
 
 from synthrl_jax.policy import decoder
 from synthrl_jax.rollouts import sampling, stop_strings
-from synthrl_jax.rollouts.root import Completion, Root, Settings, Task, tasks
+from synthrl_jax.rollouts.root import Completion, Root, Settings, Task, filtered, tasks
 
 SMALLEST_BUCKET = 32
 
@@ -29,7 +29,7 @@ class Batch(NamedTuple):
     position_R: np.ndarray
     index_R: np.ndarray
     budget_R: np.ndarray  # 0 for rows that only fill the shape
-    temperature_R: np.ndarray
+    warp_Rx3: np.ndarray  # temperature, top-k, top-p
 
 
 class Generated(NamedTuple):
@@ -64,9 +64,7 @@ def sample(policy, roots: Iterable[Root], settings: Settings, seed: int, needs: 
     wanted = tasks(roots, settings, config.max_positions)
     yield from (empty(task, i) for task in wanted if not task.max_tokens for i in range(task.n))
     weights = decoder.unstack(config, policy.params)
-    filters = None
-    if settings.top_k or settings.top_p < 1.0:
-        filters = (jnp.int32(settings.top_k), jnp.float32(settings.top_p))
+    filters = filtered(wanted)
     before = None
     for group in plan([task for task in wanted if task.max_tokens], settings.rows):
         batch = pack(group, settings.rows)
@@ -138,23 +136,22 @@ def pack(group: list[Task], rows: int) -> Batch:
         position_R=column((task.position for _, task, _ in rows_of), np.int32),
         index_R=column((index for _, _, index in rows_of), np.int32),
         budget_R=budget_R,
-        temperature_R=column((task.temperature for _, task, _ in rows_of), np.float32),
+        warp_Rx3=column((task.warp for _, task, _ in rows_of), np.float32),
     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def generate(config: decoder.DecoderConfig, M: int, weights, key, batch: Batch, stops, filters) -> Generated:
+@functools.partial(jax.jit, static_argnums=(0, 1, 6))
+def generate(config: decoder.DecoderConfig, M: int, weights, key, batch: Batch, stops, filters: bool) -> Generated:
     """Prefill every fork once, copy its cache to its rows, and decode until each row stopped or used its budget."""
     P = batch.prefix_FxP.shape[1]
     R = batch.fork_R.shape[0]
     stop_ids_K, automaton_NxV = stops
     row_keys_R = sampling.row_keys(key, batch.root_Rx2, batch.position_R, batch.index_R)
-    limits = (None, None) if filters is None else tuple(jnp.broadcast_to(limit, R) for limit in filters)
 
     def draw(hidden_RxD, step):
         logits_RxV = decoder.unembed(config, weights, hidden_RxD)
         keys_R = sampling.token_keys(row_keys_R, batch.position_R + step)
-        return sampling.draw(logits_RxV, keys_R, batch.temperature_R, *limits)
+        return sampling.draw_warped(logits_RxV, keys_R, batch.warp_Rx3, filters)
 
     def record(step, state, drawn):
         cache, _, done_R, out, text_R = state

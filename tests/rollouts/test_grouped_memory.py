@@ -27,7 +27,7 @@ def compiled(groups, rows, prefix, suffix):
     placed = lambda tree, where: jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, where)
     state = placed(state, shared_prefix.placed(shared_prefix.state_specs(config, shape), mesh))
     weights = placed(weights, shared_prefix.placed(shared_prefix.weight_specs(config, mesh), mesh))
-    arguments = config, shape, weights, state, (np.zeros(8, np.int32), None), None, np.int32(1)
+    arguments = config, shape, weights, state, (np.zeros(8, np.int32), None), False, np.int32(1)
     program = shared_prefix.decode.lower(*arguments).compile()
     memory = program.memory_analysis()
     kv = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.layers)) // 8

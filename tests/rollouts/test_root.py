@@ -25,7 +25,15 @@ def test_a_root_that_makes_no_sense_is_refused_by_name(fields, words):
 
 
 @pytest.mark.parametrize(
-    "fields", [{"n": -1}, {"max_tokens": -1}, {"temperature": -0.1}, {"temperature": float("nan")}]
+    "fields",
+    [
+        {"n": -1},
+        {"max_tokens": -1},
+        {"temperature": -0.1},
+        {"temperature": float("nan")},
+        {"top_k": -1},
+        {"top_p": 0.0},
+    ],
 )
 def test_a_fork_that_makes_no_sense_is_refused(fields):
     with pytest.raises(ValueError, match=f"fork at 2: {next(iter(fields))}"):
