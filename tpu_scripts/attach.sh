@@ -7,12 +7,6 @@ OWN=1
 source "$(dirname "$0")/common.sh"
 settings "$@"
 worker=0
-set -- ${REST[@]+"${REST[@]}"}
-while (($#)); do
-  case $1 in
-    --worker) worker=${2:?}; shift ;; --worker=*) worker=${1#*=} ;;
-    *) wrong "unknown argument $1 (--help tells)" ;;
-  esac
-  shift
-done
+own_flags worker
+whole worker
 run gcloud compute tpus tpu-vm ssh "$(nodes | head -1)" "${where[@]}" "--worker=$worker" -- -t tmux attach -t synthrl

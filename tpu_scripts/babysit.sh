@@ -4,22 +4,15 @@
 #   tpu_scripts/babysit.sh [--env FILE] [--restarts 20] [--backoff 60] [--poll 20] [--dry-run] -- --config=configs/FILE.py ...
 # Each start waits longer than the one before (--backoff seconds, doubled, at most half an hour; back to the first value once a
 # run held an hour). Ends with 0 when every worker ended with 0, with 2 at once for wrong use (a restart would not help), with
-# 1 after the last restart.
+# 1 after the last restart. A worker that ended with 75 saved its state after SIGTERM: started again like any that was lost.
 
 OWN=1
 source "$(dirname "$0")/common.sh"
 settings "$@"
-restarts=20 backoff=60 args=()
-set -- ${REST[@]+"${REST[@]}"}
-while (($#)); do
-  case $1 in
-    --restarts) restarts=${2:?}; shift ;; --restarts=*) restarts=${1#*=} ;;
-    --backoff) backoff=${2:?}; shift ;; --backoff=*) backoff=${1#*=} ;;
-    *) args+=("$1") ;;
-  esac
-  shift
-done
-((${#args[@]})) || wrong "say what to run: tpu_scripts/babysit.sh -- --config=configs/FILE.py"
+restarts=20 backoff=60
+own_flags restarts backoff
+whole restarts backoff
+((${#AFTER[@]})) || wrong "say what to run: tpu_scripts/babysit.sh -- --config=configs/FILE.py"
 [[ -n $WORKDIR ]] || wrong "WORKDIR is not set: gs://BUCKET/NAME, where all workers see the same files"
 
 export PROJECT ZONE NAME TYPE MODE SLICES RUNTIME WORKDIR WAIT POLL ENVIRONMENT="${ENVIRONMENT:-}" TPU_ENV=/dev/null
@@ -28,7 +21,7 @@ dry=()
 
 bring_up() {
   "$here/create.sh" ${dry[@]+"${dry[@]}"} && "$here/stop.sh" ${dry[@]+"${dry[@]}"} &&
-    "$here/setup.sh" ${dry[@]+"${dry[@]}"} && "$here/run.sh" ${dry[@]+"${dry[@]}"} -- "${args[@]}"
+    "$here/setup.sh" ${dry[@]+"${dry[@]}"} && "$here/run.sh" ${dry[@]+"${dry[@]}"} -- "${AFTER[@]}"
 }
 
 # The workers' lines (host, word, ...) in one word: done, running, wrong, or why they have to be started again.
@@ -40,7 +33,8 @@ verdict() {
     $2 == "ended" && $3 == 2 { wrong = 1 }
     $2 == "ended" && $3 != 0 || $2 == "gone" || $2 == "absent" { if (!lost) lost = $1 " " $2 ($2 == "ended" ? " with " $3 : "") }
     $2 == "running" { running = 1 }
-    END { print wrong ? "wrong" : lost ? lost : running ? "running" : "done" }' <<<"$text"
+    $2 == "ended" && $3 == 0 { done = 1 }
+    END { print wrong ? "wrong" : lost ? lost : running ? "running" : done ? "done" : "a worker does not answer" }' <<<"$text"
 }
 
 if [[ $DRY == 1 ]]; then
@@ -75,7 +69,10 @@ while :; do
         pause=$((pause * 2 > 1800 ? 1800 : pause * 2))
       fi
       began=$SECONDS
-      bring_up || say "bringing it up failed; tried again" ;;
+      code=0
+      bring_up || code=$?
+      ((code != 2)) || { say "wrong use: a restart would not help"; exit 2; }
+      ((code == 0)) || say "bringing it up failed; tried again" ;;
   esac
   found=$(verdict)
 done

@@ -9,25 +9,25 @@ say() { printf '%s\n' "$*" >&2; }
 die() { say "$program: $*"; exit 1; }
 wrong() { say "$program: $*"; exit 2; }
 
-# settings [flag]...: read the env file, then the flags, which win. What follows `--` is left in REST; unknown flags too
-# where a script sets OWN=1 and looks through REST itself.
+# settings [flag]...: read the env file, then the flags, which win. What follows `--` is left in AFTER; a script that sets OWN=1
+# finds flags unknown here in REST (see own_flags), elsewhere they are wrong use.
 settings() {
-  local args=("$@") i file=${TPU_ENV:-tpu.env}
+  local args=("$@") i file=${TPU_ENV:-tpu.env} asked=""
   for ((i = 0; i < ${#args[@]}; i++)); do
     case ${args[i]} in
-      --env) file=${args[i + 1]:-} ;;
-      --env=*) file=${args[i]#*=} ;;
+      --env) ((i + 1 < ${#args[@]})) || wrong "--env: no value given"; file=${args[i + 1]} asked=1 ;;
+      --env=*) file=${args[i]#*=} asked=1 ;;
       --) break ;;
     esac
   done
   if [[ -f $file ]]; then
     # shellcheck disable=SC1090
     source "$file"
-  elif [[ $* == *--env* ]]; then
+  elif [[ -n $asked ]]; then
     wrong "no such file: $file"
   fi
   PROJECT=${PROJECT:-} ZONE=${ZONE:-} NAME=${NAME:-synthrl} TYPE=${TYPE:-} MODE=${MODE:-on-demand} SLICES=${SLICES:-1}
-  RUNTIME=${RUNTIME:-} WORKDIR=${WORKDIR:-} WAIT=${WAIT:-60} POLL=${POLL:-20} DRY=${DRY:-0} YES=${YES:-0} REST=()
+  RUNTIME=${RUNTIME:-} WORKDIR=${WORKDIR:-} WAIT=${WAIT:-60} POLL=${POLL:-20} DRY=${DRY:-0} YES=${YES:-0} REST=() AFTER=()
   while (($#)); do
     local flag=$1 value
     shift
@@ -35,7 +35,7 @@ settings() {
       --dry-run) DRY=1 ;;
       --yes) YES=1 ;;
       --help | -h) sed -n '2,/^$/s/^# \{0,1\}//p' "$0"; exit 0 ;;
-      --) REST+=("$@"); break ;;
+      --) AFTER=("$@"); break ;;
       --env | --project | --zone | --name | --type | --mode | --slices | --runtime | --workdir | --wait | --poll)
         (($#)) || wrong "$flag: no value given"
         value=$1; shift; setting "${flag#--}" "$value" ;;
@@ -50,9 +50,45 @@ settings() {
   [[ -n $TYPE ]] || missing+=(TYPE)
   ((${#missing[@]} == 0)) || wrong "not set: ${missing[*]} (in $file, or as flags)"
   case $MODE in on-demand | spot | queued | queued-spot) ;; *) wrong "MODE=$MODE: on-demand, spot, queued or queued-spot" ;; esac
+  # a name of Google's, and a word in commands and file names here
+  [[ $NAME =~ ^[a-z]([a-z0-9-]{0,48}[a-z0-9])?$ ]] || wrong "NAME=$NAME: small letters, digits and -, a letter first, at most 50"
   [[ $SLICES =~ ^[1-9][0-9]*$ ]] || wrong "SLICES=$SLICES: a number of slices"
   [[ $SLICES == 1 || $MODE == queued* ]] || wrong "SLICES=$SLICES: several slices come as a queued resource (MODE=queued)"
+  [[ $WAIT =~ ^[0-9]+$ ]] || wrong "WAIT=$WAIT: whole minutes, 0 for ever"
+  [[ $POLL =~ ^[0-9]+(\.[0-9]+)?$ ]] || wrong "POLL=$POLL: seconds"
   where=("--project=$PROJECT" "--zone=$ZONE")
+  needed gcloud "https://cloud.google.com/sdk/docs/install"
+}
+
+# needed PROGRAM WHERE: stop unless it is installed (a dry run only prints its commands).
+needed() {
+  [[ $DRY == 1 || ${CLOUD:-gcloud} != "$1" ]] || command -v "$1" >/dev/null || die "$1 is not installed here: $2"
+}
+
+# own_flags NAME ...: set the variables NAME from `--NAME VALUE` or `--NAME=VALUE` in REST (`NAME!`: a switch, set to 1).
+own_flags() {
+  local known=" $* " name
+  set -- ${REST[@]+"${REST[@]}"}
+  while (($#)); do
+    name=${1%%=*} name=${name#--}
+    if [[ $1 == --* && $known == *" $name! "* && $1 != *=* ]]; then
+      printf -v "$name" 1
+    elif [[ $1 != --?* || $known != *" $name "* ]]; then
+      wrong "unknown argument $1 (--help tells)"
+    elif [[ $1 == *=* ]]; then
+      printf -v "$name" %s "${1#*=}"
+    else
+      (($# > 1)) || wrong "--$name: no value given"
+      printf -v "$name" %s "$2"; shift
+    fi
+    shift
+  done
+}
+
+# whole NAME ...: the variables have to hold whole numbers.
+whole() {
+  local name
+  for name in "$@"; do [[ ${!name} =~ ^[0-9]+$ ]] || wrong "--$name=${!name}: a whole number"; done
 }
 
 setting() {
@@ -103,7 +139,7 @@ ask() {
     if grep -q -i -E 'NOT_FOUND|not found' "$errors"; then
       answer=""
     else
-      cat "$errors" >&2; explain "$errors"; rm -f "$errors"; exit 1
+      cat "$errors" >&2; explain "$(<"$errors")"; rm -f "$errors"; exit 1
     fi
   fi
   rm -f "$errors"
@@ -112,15 +148,15 @@ ask() {
 tpu_state() { ask "$1" gcloud compute tpus tpu-vm describe "$2" "${where[@]}" '--format=value(state)'; }
 queued_state() { ask "$1" gcloud compute tpus queued-resources describe "$NAME" "${where[@]}" '--format=value(state.state)'; }
 
-# explain FILE: what to do about the usual causes of what gcloud said.
+# explain TEXT: what to do about the usual causes of what gcloud said.
 explain() {
-  if grep -q -i -E 'quota' "$1"; then
+  if grep -q -i -E 'quota' <<<"$1"; then
     say "-> quota: ask for more of this chip in $ZONE (console, IAM & Admin > Quotas, TPU), or take a smaller TYPE, another ZONE, or MODE=spot: it has a quota of its own"
-  elif grep -q -i -E 'no more capacity|stockout|RESOURCE_EXHAUSTED|insufficient capacity' "$1"; then
+  elif grep -q -i -E 'no more capacity|stockout|RESOURCE_EXHAUSTED|insufficient capacity' <<<"$1"; then
     say "-> no capacity in $ZONE now: MODE=queued or queued-spot waits in line; or take another ZONE"
-  elif grep -q -i -E 'PERMISSION_DENIED|permission' "$1"; then
+  elif grep -q -i -E 'PERMISSION_DENIED|permission|UNAUTHENTICATED|gcloud auth login' <<<"$1"; then
     say "-> permission: \`gcloud auth login\`, the role roles/tpu.admin on $PROJECT, and the API: \`gcloud services enable tpu.googleapis.com --project=$PROJECT\`"
-  elif grep -q -i -E 'invalid.*accelerator|accelerator type .* not found|not available in' "$1"; then
+  elif grep -q -i -E 'invalid.*accelerator|accelerator type .* not found|not available in' <<<"$1"; then
     say "-> $ZONE has no $TYPE: \`gcloud compute tpus accelerator-types list --zone=$ZONE\` lists what it has"
   fi
 }
@@ -131,7 +167,7 @@ attempt() {
   local errors status=0
   errors=$(mktemp)
   "$@" 2> >(tee "$errors" >&2) || status=$?
-  ((status == 0)) || { sleep 0.2; explain "$errors"; } # tee may still be writing
+  ((status == 0)) || { sleep 0.2; explain "$(<"$errors")"; } # tee may still be writing
   rm -f "$errors"
   return "$status"
 }
@@ -140,7 +176,7 @@ attempt() {
 on_workers() {
   local node status=0
   for node in $(nodes); do
-    run gcloud compute tpus tpu-vm ssh "$node" "${where[@]}" "--worker=$1" "--command=$2" || status=$?
+    run gcloud compute tpus tpu-vm ssh "$node" "${where[@]}" "--worker=$1" "--command=$2" --quiet || status=$?
   done
   return "$status"
 }

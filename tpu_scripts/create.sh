@@ -13,9 +13,9 @@ spot=()
 image=$(runtime)
 
 create_queued() {
-  local node=("--node-id=$NAME")
-  [[ $SLICES == 1 ]] || node=("--node-count=$SLICES" "--node-prefix=$NAME")
-  attempt gcloud compute tpus queued-resources create "$NAME" "${where[@]}" "${node[@]}" "--accelerator-type=$TYPE" \
+  local made=("--node-id=$NAME")
+  [[ $SLICES == 1 ]] || made=("--node-count=$SLICES" "--node-prefix=$NAME")
+  attempt gcloud compute tpus queued-resources create "$NAME" "${where[@]}" "${made[@]}" "--accelerator-type=$TYPE" \
     "--runtime-version=$image" ${spot[@]+"${spot[@]}"} --async --quiet
 }
 
@@ -34,7 +34,8 @@ wait_for() {
     [[ $answer == "$before" ]] || say "$NAME: ${answer:-gone}, waiting for $wanted$(reason)"
     before=$answer
     case $answer in
-      FAILED | SUSPENDED | PREEMPTED | TERMINATED | DELETING | "") die "$NAME is ${answer:-gone}$(reason); the same command again makes a new one" ;;
+      FAILED) explain "$(reason)"; die "$NAME is $answer$(reason); the same command again makes a new one" ;;
+      SUSPENDED | PREEMPTED | TERMINATED | DELETING | "") die "$NAME is ${answer:-gone}$(reason); the same command again makes a new one" ;;
     esac
     ((WAIT == 0 || SECONDS - start < 60 * WAIT)) || die "$NAME is still $answer after $WAIT minutes$(reason); the same command goes on waiting"
     sleep "$POLL"
@@ -54,14 +55,20 @@ reason() {
   [[ -z ${text// /} ]] || echo " (${text% })"
 }
 
-ask_node() { tpu_state "$1" "$(nodes | head -1)"; }
+ask_node() { tpu_state "$1" "$node"; }
+node=$(nodes | head -1)
 
 if [[ $MODE == queued* ]]; then
   queued_state ""
   case $answer in
     "") create_queued ;;
-    ACTIVE) ask_node READY
-      if [[ $answer != READY ]]; then remove_queued; create_queued; fi ;;
+    ACTIVE)
+      for node in $(nodes); do
+        ask_node READY
+        case $answer in # what is being started or repaired is waited for
+          "" | PREEMPTED | TERMINATED | STOPPED) remove_queued; create_queued; break ;;
+        esac
+      done ;;
     FAILED) say "the earlier request failed$(reason)"; remove_queued; create_queued ;;
     SUSPENDED | SUSPENDING) remove_queued; create_queued ;;
   esac
@@ -76,5 +83,5 @@ else
     STOPPED) run gcloud compute tpus tpu-vm start "$NAME" "${where[@]}" ;;
   esac
 fi
-wait_for READY ask_node
+for node in $(nodes); do wait_for READY ask_node; done
 say "$NAME is ready: $TYPE in $ZONE"

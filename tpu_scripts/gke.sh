@@ -4,20 +4,18 @@
 #   tpu_scripts/gke.sh create|run|status|logs|stop|delete [--env FILE] [--restarts 20] [--dry-run] [-- --config=configs/FILE.py ...]
 # NAME is the cluster and the workload. The pods install the package themselves, from the files that xpk sends.
 
-action=${1:-}
-[[ $# == 0 ]] || shift
+action=""
+if [[ ${1:-} != -* && $# != 0 ]]; then action=$1; shift; fi
 OWN=1
 source "$(dirname "$0")/common.sh"
+CLOUD=xpk
+[[ $action != logs ]] || CLOUD=kubectl
 settings "$@"
-restarts=20 args=()
-set -- ${REST[@]+"${REST[@]}"}
-while (($#)); do
-  case $1 in
-    --restarts) restarts=${2:?}; shift ;; --restarts=*) restarts=${1#*=} ;;
-    *) args+=("$1") ;;
-  esac
-  shift
-done
+needed xpk "pip install xpk"
+needed kubectl "gcloud components install kubectl"
+restarts=20
+own_flags restarts
+whole restarts
 cluster=("--cluster=$NAME" "${where[@]}")
 capacity=--on-demand
 [[ $MODE != *spot ]] || capacity=--spot
@@ -26,8 +24,8 @@ case $action in
   create) run xpk cluster create "${cluster[@]}" "--tpu-type=$TYPE" "--num-slices=$SLICES" "$capacity" ;;
   run)
     [[ -n $WORKDIR ]] || wrong "WORKDIR is not set: gs://BUCKET/NAME"
-    ((${#args[@]})) || wrong "say what to run: tpu_scripts/gke.sh run -- --config=configs/FILE.py"
-    words=$(quoted "$WORKDIR" "${args[@]}")
+    ((${#AFTER[@]})) || wrong "say what to run: tpu_scripts/gke.sh run -- --config=configs/FILE.py"
+    words=$(quoted "$WORKDIR" "${AFTER[@]}")
     run xpk workload create "${cluster[@]}" "--workload=$NAME" "--tpu-type=$TYPE" "--num-slices=$SLICES" \
       --base-docker-image=python:3.11 "--script-dir=$here/.." "--max-restarts=$restarts" \
       "--command=pip install -q '.[tpu]' && python -u -m experiments.run --distributed=auto --workdir=${words% }" ;;

@@ -7,14 +7,7 @@ OWN=1
 source "$(dirname "$0")/common.sh"
 settings "$@"
 worker=0 lines=50 follow=""
-set -- ${REST[@]+"${REST[@]}"}
-while (($#)); do
-  case $1 in
-    --worker) worker=${2:?}; shift ;; --worker=*) worker=${1#*=} ;;
-    --lines) lines=${2:?}; shift ;; --lines=*) lines=${1#*=} ;;
-    --follow) follow=" follow" ;;
-    *) wrong "unknown argument $1 (--help tells)" ;;
-  esac
-  shift
-done
-on_workers "$worker" "$remote logs $lines$follow"
+own_flags worker lines follow!
+whole lines
+[[ $worker == all ]] || whole worker
+on_workers "$worker" "$remote logs $lines${follow:+ follow}"

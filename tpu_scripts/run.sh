@@ -7,8 +7,8 @@
 source "$(dirname "$0")/common.sh"
 settings "$@"
 [[ -n $WORKDIR ]] || wrong "WORKDIR is not set: gs://BUCKET/NAME, where all workers see the same files"
-((${#REST[@]})) || wrong "say what to run: tpu_scripts/run.sh -- --config=configs/FILE.py"
+((${#AFTER[@]})) || wrong "say what to run: tpu_scripts/run.sh -- --config=configs/FILE.py"
 
-words=$(quoted "$WORKDIR" "${REST[@]}")
+words=$(quoted "$WORKDIR" "${AFTER[@]}")
 on_workers all "${ENVIRONMENT:+env $ENVIRONMENT }$remote start ${words% }" || die "not every worker started: tpu_scripts/status.sh tells which"
 say "started; tpu_scripts/status.sh, logs.sh and attach.sh look on"

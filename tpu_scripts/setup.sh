@@ -11,7 +11,8 @@ archive=${TMPDIR:-/tmp}/synthrl_jax-$NAME.tgz
 run bash "$here/pack.sh" "$archive"
 unpack="rm -rf synthrl_jax.new && mkdir synthrl_jax.new && tar -xzf synthrl_jax.tgz -C synthrl_jax.new && bash synthrl_jax.new/tpu_scripts/worker.sh setup"
 for node in $(nodes); do
-  run gcloud compute tpus tpu-vm scp "$archive" "$node:synthrl_jax.tgz" "${where[@]}" --worker=all
+  run gcloud compute tpus tpu-vm scp "$archive" "$node:synthrl_jax.tgz" "${where[@]}" --worker=all --quiet ||
+    die "not every worker of $node got the files: is it READY (tpu_scripts/status.sh)? The same command again sends them again"
 done
 on_workers all "$unpack" || die "setup failed on a worker: its last lines are above; the same command again goes on"
 

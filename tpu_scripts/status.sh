@@ -6,9 +6,11 @@
 source "$(dirname "$0")/common.sh"
 settings "$@"
 
+ready=1
 for node in $(nodes); do
   tpu_state READY "$node"
   [[ $DRY == 1 ]] || echo "$node: ${answer:-absent}"
-  [[ $answer == READY ]] || exit 0
+  [[ $answer == READY ]] || ready=0
 done
+((ready)) || exit 0
 on_workers all "$if_set_up $remote status" || die "not every worker answers: preempted, or under maintenance? tpu_scripts/babysit.sh would see to it"

@@ -2,13 +2,29 @@
 # What the other scripts ask of one worker; runs there, in its home directory.
 #
 #   worker.sh setup | chips | start WORKDIR ARGUMENT... | main WORKDIR ARGUMENT... | status | logs LINES [follow] | stop
-# Files: ~/synthrl_jax (the package, with .venv), ~/synthrl_state/{pid,exit,run.log}.
+# Files: ~/synthrl_jax (the package), ~/synthrl_venv, ~/synthrl_state/{pid,main,exit,run.log}; pid and main hold a process and when
+# it began, for numbers come again.
 
 set -euo pipefail
 cd "$HOME"
 state=$HOME/synthrl_state session=synthrl
 mkdir -p "$state"
 host=$(hostname)
+
+# identity PID: the number and the tick at which that process began; nothing where none (or only its remains) is there.
+identity() {
+  local text
+  text=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
+  # the name, in parentheses, may hold anything; after it the state is the first field, the start the twentieth
+  awk -v pid="$1" '$1 != "Z" { print pid, $20 }' <<<"${text##*) }"
+}
+
+# lives KIND: whether the process that wrote ~/synthrl_state/KIND is there still.
+lives() {
+  local noted
+  noted=$(cat "$state/$1" 2>/dev/null) || return 1
+  [[ -n $noted && $(identity "${noted%% *}") == "$noted" ]]
+}
 
 # A Python of at least 3.11: the image's own, or one that uv brings.
 find_python() {
@@ -18,10 +34,14 @@ find_python() {
       command -v "$name"; return
     fi
   done
-  export PATH=$HOME/.local/bin:$PATH
-  command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh >&2
+  bring_uv
   uv python install 3.11 >&2
   uv python find 3.11
+}
+
+bring_uv() {
+  export PATH=$HOME/.local/bin:$PATH
+  command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh >&2
 }
 
 setup() {
@@ -33,7 +53,8 @@ setup() {
   elif [[ $(cat "$state/installed" 2>/dev/null) != "$mark" ]]; then
     local python
     python=$(find_python)
-    "$python" -m venv "$HOME/synthrl_venv" 2>/dev/null || uv venv --seed --clear --python "$python" "$HOME/synthrl_venv" >&2
+    # (images leave ensurepip out)
+    "$python" -m venv "$HOME/synthrl_venv" 2>/dev/null || { bring_uv; uv venv --seed --clear --python "$python" "$HOME/synthrl_venv" >&2; }
     (cd synthrl_jax.new && "$HOME/synthrl_venv/bin/python" -m pip install -q --disable-pip-version-check '.[tpu]')
     "$HOME/synthrl_venv/bin/python" -m pip uninstall -q -y synthrl_jax # its needs stay, its files are those sent
     echo "$HOME/synthrl_venv/bin/python" >"$state/python"
@@ -73,7 +94,7 @@ keep_log() {
 main() {
   local workdir=$1 code=0 python child="" keeper
   shift
-  echo $$ >"$state/main"
+  identity $$ >"$state/main"
   python=$(cat "$state/python")
   # TERM reaches the shell when the session is killed: the child is told, saves, and is waited for
   trap 'kill -TERM $child 2>/dev/null || true' TERM HUP
@@ -81,7 +102,7 @@ main() {
   echo "=== $(date -u +%FT%TZ) $host" >>"$state/run.log"
   "$python" -u -m experiments.run --distributed="${SYNTHRL_DISTRIBUTED:-auto}" --workdir="$workdir" "$@" >>"$state/run.log" 2>&1 &
   child=$!
-  echo "$child" >"$state/pid"
+  identity "$child" >"$state/pid"
   (while sleep 60; do keep_log "$workdir"; done) &
   keeper=$!
   while kill -0 "$child" 2>/dev/null; do wait "$child" && code=0 || code=$?; done
@@ -94,7 +115,7 @@ status() {
   local words="" last
   last=$(tail -c 2000 "$state/run.log" 2>/dev/null | tr '\r' '\n' | grep -v '^ *$' | tail -1 || true)
   if [[ -f $state/exit ]]; then words="ended $(cat "$state/exit")"
-  elif running && [[ -f $state/pid ]] && ! kill -0 "$(cat "$state/pid")" 2>/dev/null; then words="running (ending)"
+  elif running && [[ -f $state/pid ]] && ! lives pid; then words="running (ending)"
   elif running; then words=running
   elif [[ -f $state/pid ]]; then words=gone # no exit code: the machine went down, or it was killed from outside
   elif [[ -d synthrl_jax ]]; then words="absent (set up, not started)"
@@ -106,15 +127,16 @@ logs() {
   if [[ ${2:-} == follow ]]; then tail -n "$1" -F "$state/run.log"; else tail -n "$1" "$state/run.log" | sed "s/^/$host | /"; fi
 }
 
+signal() { kill "-$1" "$(cut -d ' ' -f 1 "$state/$2")" 2>/dev/null || true; }
+
 # The run is told, and then whoever is left is killed; the shell around it goes last, for it writes down how the run ended.
 stop() {
-  local kind pid i
+  local kind i
   for kind in pid main; do
-    pid=$(cat "$state/$kind" 2>/dev/null || true)
-    [[ -n $pid ]] || continue
-    [[ $kind == main ]] || kill -TERM "$pid" 2>/dev/null || continue
-    for ((i = 0; i < 600; i++)); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
-    kill -KILL "$pid" 2>/dev/null || true
+    lives "$kind" || continue
+    [[ $kind == main ]] || signal TERM "$kind"
+    for ((i = 0; i < 600; i++)); do lives "$kind" || break; sleep 0.1; done
+    ! lives "$kind" || signal KILL "$kind"
   done
   tmux kill-session -t "$session" 2>/dev/null || true
   rm -f "$state/pid" "$state/main" "$state/exit"

@@ -1,5 +1,6 @@
 """A laptop with the scripts and a fake gcloud, and what was called there."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -86,11 +87,20 @@ class Cloud:
 
     def kill(self, node: str = "pod"):
         for pids in (self.fake / "workers").glob(f"{node}-w-*/.fake_pids"):
-            for pid in pids.read_text().split():
-                try:
-                    os.killpg(int(pid), signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+            for mark in pids.read_text().split():
+                kill_group(mark)
+
+
+def kill_group(mark: str) -> None:
+    """Kill a process group noted as `number:start`, unless the number is another process's by now."""
+    pid, began = mark.split(":")
+    try:
+        if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19] != began:
+            return
+    except OSError:
+        pass  # the leader is gone; its children may be there still, and keep the number
+    with contextlib.suppress(OSError):
+        os.killpg(int(pid), signal.SIGKILL)
 
 
 def printed(text: str) -> list[list[str]]:

