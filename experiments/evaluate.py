@@ -55,11 +55,13 @@ def main(argv: list[str] | None = None) -> int:
         if args.n and args.n < args.k:
             raise UsageError(f"--n={args.n} samples are too few for pass@{args.k}")
         from synthrl_jax import policy as policies
+        from synthrl_jax.policy import sharding
         from synthrl_jax.problems.problem import load
 
         where = {"path": args.path} if args.path else {}
         sets = {name: load(name, args.split, count=args.count, **where) for name in args.source.split(",")}
-        policy = policies.load_pretrained(args.policy)
+        decoder_config = policies.checkpoint.read_config(args.policy)
+        policy = policies.load_pretrained(args.policy, sharding.sampling_mesh(decoder_config, config.mesh.to_dict()))
         if policy.tokenizer is None:
             raise UsageError(f"{args.policy}: it holds no tokenizer")
         rows = []

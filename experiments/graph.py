@@ -36,7 +36,7 @@ def plan(config: ConfigDict) -> list[Node]:
     nodes = [Node("data validation", "data", {**problems, "split": "validation", "count": c["validation_problems"]})]
     if c["evaluate"]["split"] == "test":
         nodes.append(Node("data test", "data", {**problems, "split": "test", "count": c["test_problems"]}))
-    shipped = {"pretrained": c["base"]["pretrained"]}
+    shipped = {"pretrained": c["base"]["pretrained"], **_placed(c)}
     if c["base"]["pretrained"]:
         nodes.append(Node("base", "base", shipped))
         nodes.append(_evaluation(c, "base", "base"))
@@ -162,14 +162,14 @@ class _One:
         c, at, seed = self.c, self.at, self.seed
         grading = {"grading": c["grading"]}
         labels = {stage: f"{stage} {prefix}{at}" for stage in ("sample", "grade", "positives", "values")}
-        value_settings = {**sample, **c["monte_carlo"], **(monte_carlo or {}), **grading}
+        value_settings = {**sample, **c["monte_carlo"], **(monte_carlo or {}), **grading, **_placed(c)}
         value_settings["delimiters"] = list(c["delimiters"])
         value_settings.pop("n")
         if value_settings["early_stop"]:
             value_settings["k"] = c["credit"]["k"]
         grade, positives = labels["grade"], labels["positives"]
         nodes = [
-            Node(labels["sample"], "sample", {"prompt": c["prompt"], **sample}, source, seed),
+            Node(labels["sample"], "sample", {"prompt": c["prompt"], **sample, **_placed(c)}, source, seed),
             Node(grade, "grade", {"prompt": c["prompt"], **grading}, {**source, "sample": labels["sample"]}, seed),
             Node(positives, "positives", c["positives"], {"grade": grade}, seed),
             Node(labels["values"], "values", value_settings, {**source, "grade": grade, "positives": positives}, seed),
@@ -202,7 +202,7 @@ class _One:
         own = settings != self.c["credit"] or entry.get("monte_carlo")
         label = f"credit {prefix}{name if own and not prefix else ''}".rstrip() + f" {self.at}"
         self.credits[known] = label
-        return label, [Node(label, "credit", settings, earlier, self.seed)]
+        return label, [Node(label, "credit", {**settings, **_placed(self.c)}, earlier, self.seed)]
 
     def _train_node(self, label: str, name: str, entry: dict, inputs: dict) -> Node:
         training = _training(self.c, {k: v for k, v in entry.items() if k in TRAIN_FIELDS})
@@ -247,6 +247,11 @@ def _round_seed(seed: int, number: int) -> int:
     return seed + 1_000 * number
 
 
+def _placed(c: dict) -> dict[str, Any]:
+    """The mesh, for the stages that hold a policy; of one device it is no part of a cell's name."""
+    return {} if all(size == 1 for size in c["mesh"].values()) else {"mesh": c["mesh"]}
+
+
 def _training(c: dict, changes: dict) -> dict[str, Any]:
     validation = {**{k: c["sample"][k] for k in ("max_tokens", "rows", "sampler")}, "grading": c["grading"]}
     train = training.without_defaults(merged(c["train"], changes))
@@ -256,6 +261,7 @@ def _training(c: dict, changes: dict) -> dict[str, Any]:
 def _evaluation(c: dict, name: str, policy: str, seed: int = 0) -> Node:
     fields = {**{k: c["sample"][k] for k in ("max_tokens", "rows", "sampler")}, "grading": c["grading"]}
     settings = {**fields, **{k: v for k, v in c["evaluate"].items() if k != "split"}, "prompt": c["prompt"]}
+    settings |= _placed(c)
     inputs = {"policy": policy, "test": f"data {c['evaluate']['split']}"}
     return Node(f"evaluate {name}", "evaluate", settings, inputs, seed)
 

@@ -185,10 +185,11 @@ def local_maker(args) -> LocalTeacher:
     """One of our own policies as the teacher, through the grouped sampler."""
     from synthrl_jax import policy as policies
     from synthrl_jax import rollouts
+    from synthrl_jax.policy import checkpoint, sharding
     from synthrl_jax.policy.templates import prompt_ids, template
 
     template(args.template)
-    policy = policies.load_pretrained(args.local)
+    policy = policies.load_pretrained(args.local, sharding.sampling_mesh(checkpoint.read_config(args.local)))
     if policy.tokenizer is None:
         raise UsageError(f"--local={args.local}: it holds no tokenizer")
     tokenizer = policy.tokenizer

@@ -10,14 +10,16 @@ from experiments.cells import write_atomic
 from synthrl_jax import pod
 from synthrl_jax import policy as policies
 from synthrl_jax.policy import decoder, hf_weights, sharding
-from synthrl_jax.policy.tokenizer import train_sentencepiece
+from synthrl_jax.policy.checkpoint import find_pretrained, read_config
+from synthrl_jax.policy.tokenizer import load_tokenizer, train_sentencepiece
 
 
 def base(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> None:
     """`settings.pretrained` is a path or a shipped name (kept as a pointer with its checksum), or None: then a decoder of
     `settings.decoder` is initialised and a SentencePiece model of `settings.pieces` trained on the training text."""
     if settings["pretrained"]:
-        found = policies.load_pretrained(settings["pretrained"])
+        place = settings["pretrained"]
+        found = policies.load_pretrained(place, sharding.sampling_mesh(read_config(place), settings.get("mesh")))
         if found.tokenizer is None:
             raise ValueError(f"{settings['pretrained']} holds no tokenizer.model or tokenizer.json")
         pointer = {"pretrained": settings["pretrained"], "checksum": policies.checksum(found.params)}
@@ -42,26 +44,26 @@ def point_to(cell: Path, other: Path) -> None:
     write_atomic(cell / "pointer.json", json.dumps({"cell": other.name}) + "\n")
 
 
-def load_policy(cell: Path, mesh=None):
-    """The policy of a cell: its own, or the one that it points to (a pre-trained one, or a cell beside it); onto a mesh, where
-    one is given, without a whole copy anywhere."""
+def policy_place(cell: Path) -> str:
+    """Where the policy of a cell lies: its own, or the one that it points to (a pre-trained one, or a cell beside it)."""
     pointer = cell / "pointer.json"
-    if pointer.exists():
-        found = json.loads(pointer.read_text())
-        if "cell" in found:
-            return load_policy(cell.parent / found["cell"], mesh)
-        return policies.load_pretrained(found["pretrained"], mesh)
-    return policies.load_pretrained(str(cell / "policy"), mesh)
+    if not pointer.exists():
+        return str(cell / "policy")
+    found = json.loads(pointer.read_text())
+    return policy_place(cell.parent / found["cell"]) if "cell" in found else found["pretrained"]
 
 
-def host_mesh():
-    """The mesh on which a process draws, scores and answers by itself: all chips of its host, each with a part of every matrix;
-    None on a CPU and where there is one chip."""
-    if jax.default_backend() == "cpu" or jax.local_device_count() == 1:
-        return None
-    return sharding.make_mesh(data=1, tensor=jax.local_device_count(), devices=jax.local_devices())
+def load_policy(cell: Path, mesh=None):
+    """The policy of a cell; onto a mesh, where one is given, without a whole copy anywhere."""
+    return policies.load_pretrained(policy_place(cell), mesh)
 
 
-def load_sampler(cell: Path):
-    """The policy of a cell, on this process's own chips."""
-    return load_policy(cell, host_mesh())
+def load_sampler(cell: Path, settings: dict):
+    """The policy of a cell as a process draws, scores and answers with it, split as `settings.mesh` says: `sampling_mesh`."""
+    place = policy_place(cell)
+    return policies.load_pretrained(place, sharding.sampling_mesh(read_config(place), settings.get("mesh")))
+
+
+def load_tokenizer_of(cell: Path):
+    """The tokenizer of a cell's policy, without its weights."""
+    return load_tokenizer(find_pretrained(policy_place(cell)))

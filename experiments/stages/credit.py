@@ -14,7 +14,7 @@ from experiments.artifacts import (
     write_jsonl,
     write_responses,
 )
-from experiments.stages.base import load_policy
+from experiments.stages.base import load_sampler
 from synthrl_jax import pod
 from synthrl_jax import policy as policies
 from synthrl_jax.credit import assignment, pairs, weighted
@@ -54,7 +54,7 @@ def prompt_values(responses: list[Response], k: int) -> dict[str, float]:
 def credit(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> None:
     """Credits of every valued response, and rows for all methods: pairs in both readings and the two baselines' pairs,
     weighted rows, filtered rows. Every kind of pair gets the same wrong responses and at most the same number of pairs."""
-    policy, problems = load_policy(inputs["sft"]), {p.id: p for p in read_problems(inputs["data"])}
+    policy, problems = load_sampler(inputs["sft"], settings), {p.id: p for p in read_problems(inputs["data"])}
     stop, sampler = (policy.tokenizer.eos_id,), policies.checksum(policy.params)
     responses = read_responses(inputs["grade"] / "responses.jsonl")
     chosen = {r.id: r for r in read_responses(inputs["values"] / "responses.jsonl")}

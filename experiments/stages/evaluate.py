@@ -12,6 +12,7 @@ from experiments.stages.sampling import prompt_roots, responses_of, sampler_sett
 from synthrl_jax import rollouts
 from synthrl_jax.analysis.evaluate import bootstrap_interval, pass_at_k
 from synthrl_jax.analysis.spurious import step_ratios
+from synthrl_jax.policy import sharding
 from synthrl_jax.policy.checkpoint import Policy
 from synthrl_jax.problems.oracle import KINDS, Oracle
 from synthrl_jax.problems.problem import Problem
@@ -19,7 +20,7 @@ from synthrl_jax.problems.problem import Problem
 
 def graded_samples(policy, problems: Sequence[Problem], prompt: str, settings: dict, n: int, seed: int):
     """n graded responses to each problem, by problem and index: [problems][n] of (Response, Verdict)."""
-    roots = prompt_roots(policy, problems, prompt, n)
+    roots = prompt_roots(policy.tokenizer, problems, prompt, n)
     completions = rollouts.sample_everywhere(policy, roots, sampler_settings(policy, settings), seed)
     completions.sort(key=lambda c: c.index)
     graded = responses_of(problems, roots, completions, policy.tokenizer, settings["grading"])
@@ -31,14 +32,14 @@ def graded_samples(policy, problems: Sequence[Problem], prompt: str, settings: d
 
 def greedy_accuracy(start: Policy, problems: Sequence[Problem], prompt: str, settings: dict, params) -> float:
     """Share of problems that `params` answer rightly without sampling."""
-    policy = Policy(start.config, params, start.tokenizer)
+    policy = Policy(start.config, sharding.for_sampling(start.config, params), start.tokenizer)
     groups = graded_samples(policy, problems, prompt, {**settings, "temperature": 0.0}, 1, 0)
     return float(np.mean([group[0][1].outcome == "correct" for group in groups]))
 
 
 def evaluate(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> None:
     """Writes problems.jsonl (a row a problem, for paired comparisons) and row.jsonl (the method's row of the result table)."""
-    policy, problems = load_sampler(inputs["policy"]), read_problems(inputs["test"])
+    policy, problems = load_sampler(inputs["policy"], settings), read_problems(inputs["test"])
     greedy = graded_samples(policy, problems, settings["prompt"], {**settings, "temperature": 0.0}, 1, seed)
     drawn = graded_samples(policy, problems, settings["prompt"], settings, settings["n"], seed)
     rows = []

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.artifacts import read_problems, write_jsonl, write_responses
-from experiments.stages.base import load_policy, load_sampler
+from experiments.stages.base import load_sampler, load_tokenizer_of
 from experiments.stages.prompts import prompt_tokens
 from synthrl_jax import grading, pod, rollouts
 from synthrl_jax.credit.example import OUTCOMES, Response
@@ -23,16 +23,16 @@ def sampler_settings(policy, settings: dict) -> Settings:
     return Settings(**fields, stop_ids=(policy.tokenizer.eos_id,))
 
 
-def prompt_roots(policy, problems: Sequence[Problem], template: str, n: int) -> list[Root]:
+def prompt_roots(tokenizer, problems: Sequence[Problem], template: str, n: int) -> list[Root]:
     """One root a problem: its prompt, forked at the end."""
-    prompts = [prompt_tokens(problem, policy.tokenizer, template) for problem in problems]
+    prompts = [prompt_tokens(problem, tokenizer, template) for problem in problems]
     return [Root(id=p.id, tokens=tokens, forks=(len(tokens),), n=n) for p, tokens in zip(problems, prompts)]
 
 
 def sample(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> None:
     """n responses to each training problem; shards of completions."""
-    policy, problems = load_sampler(inputs["sft"]), read_problems(inputs["data"])
-    roots = prompt_roots(policy, problems, settings["prompt"], settings["n"])
+    policy, problems = load_sampler(inputs["sft"], settings), read_problems(inputs["data"])
+    roots = prompt_roots(policy.tokenizer, problems, settings["prompt"], settings["n"])
     rollouts.sample_to_store(
         out / "completions",
         policy,
@@ -64,12 +64,12 @@ def responses_of(
 
 def grade(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> None:
     """Verdicts on all samples: responses.jsonl, verdicts.jsonl, and summary.jsonl with the four outcomes counted apart."""
-    policy, problems = load_policy(inputs["sft"]), read_problems(inputs["data"])
-    roots = prompt_roots(policy, problems, settings["prompt"], 1)
+    tokenizer, problems = load_tokenizer_of(inputs["sft"]), read_problems(inputs["data"])
+    roots = prompt_roots(tokenizer, problems, settings["prompt"], 1)
     place = {problem.id: i for i, problem in enumerate(problems)}
     completions = rollouts.read_store(inputs["sample"] / "completions")
     completions = sorted(completions, key=lambda c: (place[c.root_id], c.index))
-    graded = responses_of(problems, roots, completions, policy.tokenizer, settings["grading"])
+    graded = responses_of(problems, roots, completions, tokenizer, settings["grading"])
     write_responses(out / "responses.jsonl", [response for response, _ in graded])
     rows = [{"id": r.id, "outcome": v.outcome, "extracted": v.extracted, "reason": v.reason} for r, v in graded]
     write_jsonl(out / "verdicts.jsonl", rows)

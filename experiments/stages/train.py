@@ -16,6 +16,7 @@ from synthrl_jax.credit.example import Example
 from synthrl_jax.learning.batches import Batches
 from synthrl_jax.learning.trainer import train
 from synthrl_jax.policy import scoring, sharding
+from synthrl_jax.rollouts.processes import share_of
 
 
 def sft(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> None:
@@ -42,7 +43,8 @@ def method(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
         return
     if entry.needs_reference:
         # the reference's log-probabilities are computed once and travel with the rows
-        rows = with_reference(rows, load_sampler(inputs.get("reference", inputs["sft"])))
+        reference = load_sampler(inputs.get("reference", inputs["sft"]), settings)
+        rows = with_reference(rows, reference, settings["train"].get("vocab_chunk", 0))
     _fit(settings, start, rows, entry.loss, inputs["validation"], out, seed, label)
 
 
@@ -54,17 +56,21 @@ def with_choice(settings: dict, inputs: dict[str, Path]) -> dict:
     return {**settings, "train": merged(settings["train"], choice["point"])}
 
 
-def with_reference(rows: list[Example], reference) -> list[Example]:
-    """The rows with the reference policy's log-probabilities."""
+def with_reference(rows: list[Example], reference, vocab_chunk: int = 0) -> list[Example]:
+    """The rows with the reference policy's log-probabilities; vocab_chunk: as in training."""
     batches = Batches(
         [dataclasses.replace(r, pair=None) for r in rows], batch=1, seed=0, pad_id=reference.tokenizer.pad_id
     )
     tokens = batches.arrays["tokens"]
+    config = dataclasses.replace(reference.config, vocab_chunk=vocab_chunk)
+
+    def score(at: list[int]) -> list:
+        return list(scoring.score(config, reference.params, tokens[at])) if at else []
+
     names = [f"row {i}" for i in range(len(rows))]
-    # of a pod each process scores its share
-    scores = pod.shared(
-        names, lambda at: list(scoring.score(reference.config, reference.params, tokens[at])) if at else []
-    )
+    # of a pod each process scores its share; all score everything together where the reference spans their devices
+    together = share_of(reference)[1] < pod.count()
+    scores = score(list(range(len(rows)))) if together else pod.shared(names, score)
     return [dataclasses.replace(row, ref_logprobs=score[: len(row.tokens)]) for row, score in zip(rows, scores)]
 
 

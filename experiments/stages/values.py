@@ -47,7 +47,7 @@ def values(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
     settings.early_stop: "" draws `rollouts` for each step; "pit" or "advantage" looks after `looks` rollouts, and after that
     draws more, up to `rollouts`, only for the steps of which that question is still open (`credit.early_stop`).
     """
-    policy, problems = load_sampler(inputs["sft"]), {p.id: p for p in read_problems(inputs["data"])}
+    policy, problems = load_sampler(inputs["sft"], settings), {p.id: p for p in read_problems(inputs["data"])}
     tokenizer = policy.tokenizer
     responses = read_responses(inputs["grade"] / "responses.jsonl")
     negatives = choose(responses, ("wrong",), settings["negatives"], seed)

@@ -42,6 +42,21 @@ def load_pretrained(path, mesh: Mesh | None = None, dtype=None) -> Policy:
     return Policy(config, params, load_tokenizer(directory))
 
 
+def read_config(path) -> decoder.DecoderConfig:
+    """The decoder's config of what `load_pretrained` takes, in the type that it would compute in; no weights are read."""
+    directory = find_pretrained(path)
+    if (directory / CONFIG).exists():
+        return decoder.with_dtype(_own_config(directory))
+    return decoder.with_dtype(hf_weights.read_config(directory))
+
+
+def _own_config(directory) -> decoder.DecoderConfig:
+    try:
+        return decoder.DecoderConfig(**json.loads((directory / CONFIG).read_text()))
+    except (TypeError, ValueError) as error:
+        raise hf_weights.WeightsError(f"{directory / CONFIG}: {error}") from None
+
+
 def find_pretrained(path):
     """The directory of a path or a shipped name. FileNotFoundError: neither."""
     directory = epath.Path(path)
@@ -78,11 +93,7 @@ def load_checkpoint(directory, mesh: Mesh | None = None, dtype=None) -> tuple[de
     directory = epath.Path(directory).absolute() if "://" not in str(directory) else epath.Path(directory)
     if not (directory / CONFIG).exists() or not (directory / PARAMS).exists():
         raise FileNotFoundError(f"{directory} is not a checkpoint: it lacks {CONFIG} or {PARAMS}")
-    try:
-        config = decoder.DecoderConfig(**json.loads((directory / CONFIG).read_text()))
-    except (TypeError, ValueError) as error:
-        raise hf_weights.WeightsError(f"{directory / CONFIG}: {error}") from None
-    config = decoder.with_dtype(config, dtype)
+    config = decoder.with_dtype(_own_config(directory), dtype)
     if mesh is None:
         one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         placement = jax.tree.map(lambda _: one, decoder.shapes(config))

@@ -3,36 +3,70 @@
 Shape letters: N sequence, B row, T time.
 """
 
+import contextlib
 import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
-from synthrl_jax.policy import decoder
+from synthrl_jax.policy import decoder, sharding
 
 PREFIX = 1  # segment id of what every other segment of its row sees; 0 is padding
 ROW_STEP = 64  # rows are padded to a multiple of it
+ROOM = 2 << 30  # bytes of a device for what a batch of rows needs beside the parameters
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _score(config, params, tokens_BxT):
-    return decoder.token_logprobs(config, params, tokens_BxT)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _score(config, mesh, params, tokens_BxT):
+    return _everywhere(mesh, decoder.token_logprobs(config, params, tokens_BxT))
+
+
+def _everywhere(mesh, found):
+    """A result that every process reads, on a mesh."""
+    return found if mesh is None else jax.lax.with_sharding_constraint(found, NamedSharding(mesh, PartitionSpec()))
+
+
+def _on(mesh):
+    """The context in which programs see the mesh."""
+    return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
+
+
+def _rows(mesh, *arrays):
+    """Host arrays [rows, ...], the same on every process, with their rows over the mesh's data axes where they divide."""
+    if mesh is None:
+        return arrays
+    return tuple(sharding.put_batch(mesh, array, micro=False) for array in arrays)
+
+
+def rows_within(config: decoder.DecoderConfig, T: int, rows: int, devices: int = 1) -> int:
+    """`rows` halved until the attention scores of a layer and the logits of so many sequences fit into memory."""
+    logits = min(config.vocab_chunk or config.vocab_size, config.vocab_size)
+    while rows > 1 and 4 * rows * T * (T * config.heads + logits) / devices > ROOM:
+        rows //= 2
+    return rows
 
 
 def score(config: decoder.DecoderConfig, params: decoder.Params, tokens_NxT: np.ndarray, rows: int = 64) -> np.ndarray:
-    """log p(token t | tokens before t) [N, T] float32, 0 at t = 0; `rows` sequences at a time."""
-    N = len(tokens_NxT)
+    """log p(token t | tokens before t) [N, T] float32, 0 at t = 0; at most `rows` sequences at a time.
+
+    Parameters may lie on a mesh; where it spans processes, all of them call this with the same arguments.
+    """
+    mesh, (N, T) = sharding.mesh_of(params), tokens_NxT.shape
+    rows = rows_within(config, T, rows, 1 if mesh is None else mesh.size)
     out = np.zeros(tokens_NxT.shape, np.float32)
-    for start in range(0, N, rows):
-        picked = np.minimum(np.arange(start, start + rows), N - 1)  # one shape: the last batch repeats the last row
-        out[start : start + rows] = np.asarray(_score(config, params, tokens_NxT[picked]))[: N - start]
+    with _on(mesh):
+        for start in range(0, N, rows):
+            picked = np.minimum(np.arange(start, start + rows), N - 1)  # one shape: the last batch repeats the last row
+            found = _score(config, mesh, params, *_rows(mesh, tokens_NxT[picked]))
+            out[start : start + rows] = np.asarray(found)[: N - start]
     return out
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _score_packed(config, weights, tokens_BxT, positions_BxT, segments_BxT, before_BxT):
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _score_packed(config, mesh, weights, tokens_BxT, positions_BxT, segments_BxT, before_BxT):
     """Log-probs [B, T] of tokens that attend to their segment and to their row's prefix; `before`: what predicts each."""
     causal_TxT = jnp.tril(jnp.ones((tokens_BxT.shape[1],) * 2, bool))
     same_BxTxT = segments_BxT[:, :, None] == segments_BxT[:, None, :]
@@ -46,7 +80,7 @@ def _score_packed(config, weights, tokens_BxT, positions_BxT, segments_BxT, befo
     hidden_BxTxD = jnp.take_along_axis(hidden_BxTxD, before_BxT[:, :, None], axis=1)
     logits_BxTxV = decoder.unembed(config, weights, hidden_BxTxD)
     picked_BxT = jnp.take_along_axis(logits_BxTxV, tokens_BxT[:, :, None], axis=-1)[..., 0]
-    return picked_BxT - jax.nn.logsumexp(logits_BxTxV, axis=-1)
+    return _everywhere(mesh, picked_BxT - jax.nn.logsumexp(logits_BxTxV, axis=-1))
 
 
 def score_shared(
@@ -73,7 +107,7 @@ def score_shared(
             positions += range(len(prefix), len(prefix) + n)
             segments += [segment] * n
         packed.append((tokens, positions, segments, before))
-    weights = decoder.unstack(config, params)
+    mesh, weights = sharding.mesh_of(params), decoder.unstack(config, params)
     scores: list[np.ndarray] = [np.zeros(0)] * len(packed)
     order = sorted(range(len(packed)), key=lambda i: len(packed[i][0]))  # rows of like length pad least
     for start in range(0, len(order), rows):
@@ -82,7 +116,8 @@ def score_shared(
         columns_4xBxT = np.zeros((4, rows, T), np.int32)
         for row, i in enumerate(chosen):
             columns_4xBxT[:, row, : len(packed[i][0])] = packed[i]
-        found_BxT = np.asarray(_score_packed(config, weights, *columns_4xBxT))
+        with _on(mesh):
+            found_BxT = np.asarray(_score_packed(config, mesh, weights, *_rows(mesh, *columns_4xBxT)))
         for row, i in enumerate(chosen):
             scores[i] = found_BxT[row, : len(packed[i][0])]
     out = []

@@ -1,5 +1,8 @@
 """Meshes, and the table from a parameter's path to its logical axes (those to mesh axes: axes.py)."""
 
+import functools
+import math
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -59,6 +62,77 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> M
     return jax.make_mesh(tuple(sizes.values()), MESH_AXES, axis_types=axis_types, devices=devices)
 
 
+def mesh_of(params: decoder.Params) -> Mesh | None:
+    """The mesh that parameters lie on, None for one device."""
+    where = getattr(jax.tree.leaves(params)[0], "sharding", None)
+    mesh = getattr(where, "mesh", None)
+    return mesh if isinstance(mesh, Mesh) and mesh.size > 1 else None
+
+
+def decoding_sizes(config: decoder.DecoderConfig, ways: int, devices: int) -> dict[str, int]:
+    """Mesh sizes on which a policy samples: its weights `ways` ways over `tensor`, so that no step gathers any.
+
+    Where the decoder's dimensions do not divide so far, fsdp takes the rest of the ways, and `data` what is left of the devices.
+    """
+    common = math.gcd(ways, devices)
+    split = (config.vocab_size, config.heads, config.kv_heads, config.mlp_width)
+    tensor = max(n for n in range(1, common + 1) if common % n == 0 and all(size % n == 0 for size in split))
+    fsdp = math.gcd(common // tensor, config.width)
+    return {"data": devices // tensor // fsdp, "fsdp": fsdp, "tensor": tensor}
+
+
+def fits(config: decoder.DecoderConfig, tensor: int, devices) -> bool:
+    """Whether decoding weights split `tensor` ways take at most half of each device's memory, as far as it tells its size."""
+    size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(decoder.shapes(config)))
+    room = [(device.memory_stats() or {}).get("bytes_limit") for device in devices[:1]]
+    return not room[0] or size * np.dtype(config.dtype).itemsize / tensor <= room[0] / 2
+
+
+def sampling_mesh(config: decoder.DecoderConfig, sizes: dict[str, int] | None = None) -> Mesh | None:
+    """The mesh on which this process samples and scores with a policy; None: one device.
+
+    sizes: the mesh of training; weights are split as many ways as its fsdp and tensor say, over this process's own devices, or
+    with all the others where these are too small. None, or one device: every chip of the host (on CPU one device).
+    """
+    own = jax.local_devices()
+    asked = {"data": 1, "fsdp": 1, "tensor": 1} | dict(sizes or {})
+    if -1 in asked.values():
+        known = math.prod(size for size in asked.values() if size != -1)
+        asked = {axis: max(1, jax.device_count() // known) if size == -1 else size for axis, size in asked.items()}
+    ways = asked["fsdp"] * asked["tensor"]
+    if math.prod(asked.values()) == 1:
+        if jax.default_backend() == "cpu":
+            return None
+        ways = len(own)
+    wanted = decoding_sizes(config, ways, len(own))
+    if jax.process_count() > 1 and not fits(config, wanted["tensor"], own):
+        return make_mesh(**decoding_sizes(config, ways, jax.device_count()))
+    return None if len(own) == 1 else make_mesh(**wanted, devices=own)
+
+
+def for_sampling(config: decoder.DecoderConfig, params: decoder.Params) -> decoder.Params:
+    """Parameters of training in the compute type, laid out over their own devices as `decoding_sizes` says.
+
+    Of a run of several processes all take part, each tensor group inside of one host where it fits there.
+    """
+    mesh = mesh_of(params)
+    if mesh is None:
+        return params
+    ways, own = mesh.shape["fsdp"] * mesh.shape["tensor"], jax.local_device_count()
+    inside = decoding_sizes(config, math.gcd(ways, own), mesh.size)
+    if jax.process_count() > 1 and not fits(config, inside["tensor"], jax.local_devices()):
+        inside = decoding_sizes(config, ways, mesh.size)
+    # the same devices in the same order: one program moves them
+    grid = mesh.devices.reshape(tuple(inside.values()))
+    return _moved(config, Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES)))(params)
+
+
+@functools.lru_cache(maxsize=8)
+def _moved(config: decoder.DecoderConfig, mesh: Mesh):
+    cast = functools.partial(jax.tree.map, lambda x: x.astype(config.dtype))
+    return jax.jit(cast, out_shardings=shardings(config, mesh))
+
+
 def specs(config: decoder.DecoderConfig, shapes: decoder.Params | None = None) -> decoder.Params:
     """PartitionSpec of each parameter, same tree as `decoder.init` gives, or as `shapes` (some of them, or adapters too)."""
 
@@ -113,10 +187,11 @@ def batch_sharding(mesh: Mesh, micro: bool = False) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*([None] if micro else []), RULES["batch"]))
 
 
-def put_batch(mesh: Mesh, array) -> jax.Array:
-    """A host array [micro-batch, rows, ...], the same on every process, on the mesh: rows split where they divide."""
+def put_batch(mesh: Mesh, array, micro: bool = True) -> jax.Array:
+    """A host array [micro-batch, rows, ...] (or [rows, ...]), the same on every process, on the mesh: rows split where they
+    divide."""
     ways = int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
-    where = batch_sharding(mesh, micro=True)
-    if array.ndim < 2 or array.shape[1] % ways:
+    where = batch_sharding(mesh, micro)
+    if array.ndim <= micro or array.shape[micro] % ways:
         where = NamedSharding(mesh, PartitionSpec())
     return jax.make_array_from_callback(array.shape, where, lambda index: array[index])

@@ -8,6 +8,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from synthrl_jax.policy import sharding
 from synthrl_jax.rollouts.root import Completion, Root
 
 
@@ -25,9 +26,7 @@ def share_of(policy) -> tuple[int, int]:
 
 def mesh_of(policy) -> Mesh | None:
     """The mesh that the parameters lie on, None for one device."""
-    where = getattr(jax.tree.leaves(policy.params)[0], "sharding", None)
-    mesh = getattr(where, "mesh", None)
-    return mesh if isinstance(mesh, Mesh) and mesh.size > 1 else None
+    return sharding.mesh_of(policy.params)
 
 
 def barrier(name: str) -> None:

@@ -47,7 +47,7 @@ def run(tmp_path, monkeypatch):
         tasks = [tuple(int(word) for word in text.split()[-3:]) for text, _, _ in rows]
         return [types.SimpleNamespace(outcome="correct" if right("r" * n, f, i) else "wrong") for n, f, i in tasks]
 
-    monkeypatch.setattr(stage, "load_sampler", lambda _: types.SimpleNamespace(tokenizer=Tokenizer()))
+    monkeypatch.setattr(stage, "load_sampler", lambda *_: types.SimpleNamespace(tokenizer=Tokenizer()))
     monkeypatch.setattr(stage.rollouts, "sample_to_store", sample_to_store)
     monkeypatch.setattr(stage.rollouts, "read_store", stores.__getitem__)
     monkeypatch.setattr(stage.grading, "grade_many", grade_many)

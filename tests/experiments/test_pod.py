@@ -110,11 +110,12 @@ def test_sigterm_dumps_the_stacks_of_a_process_that_hangs_in_native_code():
 def test_a_process_draws_on_all_chips_of_its_host(monkeypatch):
     import jax
 
-    from experiments.stages import base
+    from synthrl_jax.policy import decoder, sharding
 
-    assert base.host_mesh() is None  # on a CPU a device is no chip
+    config = decoder.DecoderConfig(vocab_size=64, width=64, layers=1, heads=16)
+    assert sharding.sampling_mesh(config) is None  # on a CPU a device is no chip
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    assert dict(base.host_mesh().shape) == {"data": 1, "fsdp": 1, "tensor": jax.local_device_count()}
+    assert dict(sharding.sampling_mesh(config).shape) == {"data": 1, "fsdp": 1, "tensor": jax.local_device_count()}
 
 
 CONFIG = """
