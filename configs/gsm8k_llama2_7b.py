@@ -44,7 +44,8 @@ def get_config(smoke: bool = False):
     c.validation_problems, c.test_problems = 700, 1319
     c.prompt, c.delimiters, c.grading = TEMPLATES["llama2"], LINE, "gsm8k_hash"
     c.mesh = {"data": 1, "fsdp": 64, "tensor": 1}
-    c.sample.update({"n": 16, "temperature": 0.8, "max_tokens": 384, "rows": 256, "shard_roots": 256})
+    # rows: what a v5e host of four chips holds beside the weights; v5p and v6e hold four times as many
+    c.sample.update({"n": 16, "temperature": 0.8, "max_tokens": 384, "rows": 64, "shard_roots": 256})
     c.positives.cap = 4
     c.monte_carlo.update({"negatives": 8, "positives": 1, "rollouts": 8, "shard_roots": 256})
     c.evaluate.update({"n": 16, "k": 5, "temperature": 0.8})
