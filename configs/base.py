@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from experiments import training
+from experiments import crediting, training
 
 
 def get_config() -> ConfigDict:
@@ -46,6 +46,9 @@ def get_config() -> ConfigDict:
     c.credit = ConfigDict(
         {"k": 5, "pit_rule": "first_pit", "rejected": "step", "limit": 1, "per_problem": 4, "threshold": 0.0}
     )
+    # pit_rule: first_pit, least_advantage, "module:function", or two bounds: oracle (the first step that is truly wrong) and
+    # random; which steps are pits, and how pairs are chosen and weighted by V(prefix): see experiments/crediting.py
+    c.credit.update(crediting.DEFAULTS)
 
     optimizer = {"learning_rate": 1e-3, "schedule": "cosine", "warmup": 0.1, "final": 0.05, "weight_decay": 0.01}
     optimizer |= {"clip": 1.0, "b1": 0.9, "b2": 0.98}

@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import methods, training
+from experiments import crediting, methods, training
 from experiments.cells import Node
 from experiments.settings import UsageError, merged
 
@@ -202,7 +202,7 @@ class _One:
         own = settings != self.c["credit"] or entry.get("monte_carlo")
         label = f"credit {prefix}{name if own and not prefix else ''}".rstrip() + f" {self.at}"
         self.credits[known] = label
-        return label, [Node(label, "credit", {**settings, **_placed(self.c)}, earlier, self.seed)]
+        return label, [Node(label, "credit", crediting.without_defaults(settings) | _placed(self.c), earlier, self.seed)]
 
     def _train_node(self, label: str, name: str, entry: dict, inputs: dict) -> Node:
         training = _training(self.c, {k: v for k, v in entry.items() if k in TRAIN_FIELDS})
@@ -288,7 +288,14 @@ def _check_method(c: dict, name: str, entry: dict) -> None:
         raise UsageError(f"methods.{name}.rounds has no field {', '.join(sorted(unknown))}")
     if rounds and not (rounds.get("count", 0) > 0 and rounds.get("problems", 0) > 0):
         raise UsageError(f"methods.{name}.rounds needs count and problems, both above 0")
-    sample, k = merged(c["sample"], rounds.get("sample") or {}), merged(c["credit"], entry.get("credit") or {})["k"]
+    credit = merged(c["credit"], entry.get("credit") or {})
+    if unknown := set(credit) - set(c["credit"]):
+        raise UsageError(f"methods.{name}.credit has no field {', '.join(sorted(unknown))}")
+    try:
+        crediting.check(credit)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from None
+    sample, k = merged(c["sample"], rounds.get("sample") or {}), credit["k"]
     monte_carlo = {**c["monte_carlo"], **(entry.get("monte_carlo") or {})}
     rollouts = monte_carlo["rollouts"]
     if rollouts < k or sample["n"] < k:

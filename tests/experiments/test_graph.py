@@ -88,6 +88,11 @@ def test_own_rollouts_share_the_samples_and_only_values_and_credit_are_made_anew
         ({"grid": {"losses": (1, 2)}}, "losses"),
         ({"grid": {"optimizer": {"rate": (1e-3,)}}}, "rate"),
         ({"monte_carlo": {"rollouts": 3}}, "rollouts"),
+        ({"credit": {"pit": "first"}}, "pit"),
+        ({"credit": {"pits": "all"}}, "pits"),
+        ({"credit": {"pair_weight": "q"}}, "pair_weight"),
+        ({"credit": {"pits": "significant", "significance": 5}}, "significance"),
+        ({"credit": {"pits": "significant", "pit_rule": "random"}}, "pit_rule"),
     ],
 )
 def test_a_wrong_entry_is_told_before_anything_runs(entry, word):
@@ -109,3 +114,25 @@ def test_methods_on_positives_and_teacher_rows_do_not_wait_for_values():
         assert not {"values", "credit"} & set(nodes[f"{name} N=48 seed=0"].inputs)
     assert {"values", "credit"} <= set(nodes["dpo_outcome N=48 seed=0"].inputs)
     assert "values again round 1 N=48 seed=0" not in nodes
+
+
+def test_what_makes_pits_is_a_setting_of_a_method_and_its_default_names_no_cell():
+    nodes = by_label(
+        config(
+            dpo_per_step={},
+            significant={"method": "dpo_per_step", "credit": {"pits": "significant"}},
+            oracle={"method": "dpo_per_step", "credit": {"pit_rule": "oracle", "pair_weight": "value_before"}},
+        )
+    )
+    plain = nodes["credit N=48 seed=0"].settings
+    assert plain == {
+        "k": 5,
+        "pit_rule": "first_pit",
+        "rejected": "step",
+        "limit": 1,
+        "per_problem": 4,
+        "threshold": 0.0,
+    }
+    assert nodes["credit significant N=48 seed=0"].settings == plain | {"pits": "significant"}
+    bound = {"pit_rule": "oracle", "pair_weight": "value_before"}
+    assert nodes["credit oracle N=48 seed=0"].settings == plain | bound

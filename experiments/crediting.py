@@ -1,0 +1,31 @@
+"""The `credit` fields of a config that came after the first results."""
+
+from collections.abc import Mapping
+from typing import Any
+
+# pits: "first", the one that pit_rule chooses, or "significant", every step whose rollouts fall significantly, by a one-sided
+# Fisher exact test at the level `significance`. least_value: pairs are made only at pits with at least this V(prefix).
+# pair_weight: "" weighs all pairs alike, "value_before" by V(prefix), with mean 1 over the data set.
+DEFAULTS: dict[str, Any] = {"pits": "first", "significance": 0.1, "least_value": 0.0, "pair_weight": ""}
+WORDS = {"pits": ("first", "significant"), "pair_weight": ("", "value_before"), "rejected": ("step", "rest")}
+
+
+def without_defaults(credit: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that name a cell: those above count only where they are not at their default, so that results made before a
+    field existed stay."""
+    return {name: value for name, value in credit.items() if name not in DEFAULTS or value != DEFAULTS[name]}
+
+
+def check(credit: Mapping[str, Any]) -> None:
+    """ValueError for a word or a number that does not fit."""
+    for name, words in WORDS.items():
+        if credit[name] not in words:
+            raise ValueError(f"credit.{name}={credit[name]!r}: use one of {', '.join(map(repr, words))}")
+    if not 0 < credit["significance"] < 1:
+        raise ValueError(f"credit.significance={credit['significance']}: a level between 0 and 1")
+    if not 0 <= credit["least_value"] <= 1:
+        raise ValueError(f"credit.least_value={credit['least_value']}: a value, from 0 to 1")
+    if credit["pits"] == "significant" and credit["pit_rule"] in ("oracle", "random"):
+        raise ValueError(
+            f"credit.pits='significant' chooses by itself; leave credit.pit_rule={credit['pit_rule']!r} out"
+        )
