@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
     c.tune_seeds = ()  # the seeds whose validation accuracy chooses a point of each `grid`
     c.validation_problems = 512
     c.test_problems = 1024
+    # a text around {question}, a word of policy/templates.py, or chat: the tokenizer's own chat template
     c.prompt = "{question}\n"
     c.delimiters = ("\n",)
     c.grading = "gsm8k_hash"
@@ -70,4 +71,7 @@ def get_config() -> ConfigDict:
     # Looks at validation are greedy; evaluation adds n samples a problem for pass@k. split: what the table shows: `validation`
     # while a study makes its choices, `test` once they are made.
     c.evaluate = ConfigDict({"n": 10, "k": 5, "temperature": 1.0, "split": "test"})
+    # More sets to evaluate every policy on, out of distribution: sources whose test files are in also_path, for example
+    # ("svamp", "multiarith", "gsm_hard"); each is a column of the table.
+    c.evaluate.also, c.evaluate.also_path = (), ""
     return c

@@ -12,6 +12,8 @@ Commands, in order:
     python -m experiments.synthesize --seeds=gsm8k --seeds_path=data/gsm8k --count=260000 --out=synthetic/gsm8k --model=MODEL \\
         --base_url=https://HOST/v1 --price_in=P --price_out=Q --budget_money=M
     python -m experiments.run --config=configs/gsm8k_llama2_7b.py --workdir=gs://BUCKET/gsm8k_llama2_7b --distributed=auto
+Also out of distribution, with svamp.jsonl, multiarith.jsonl and gsm_hard.jsonl in data/ood, a column of the table each:
+    --config.evaluate.also="('svamp','multiarith','gsm_hard')" --config.evaluate.also_path=data/ood
 One CPU, the same code, a tiny random model, minutes, and numbers that mean nothing:
     python -m experiments.run --config=configs/gsm8k_llama2_7b.py --config.smoke=True --workdir=runs/smoke \\
         --config.problems.path=data/gsm8k

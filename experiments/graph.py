@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 from experiments import crediting, methods, training
 from experiments.cells import Node
 from experiments.settings import UsageError, merged
+from synthrl_jax.policy.templates import template
+from synthrl_jax.problems.problem import SOURCES
 
 TRAIN_FIELDS = (
     "batch",
@@ -23,6 +25,7 @@ TRAIN_FIELDS = (
     *training.DEFAULTS,
 )
 METHOD_FIELDS = ("method", "examples", "loss", "start", "options", "credit", "monte_carlo", "rounds", "grid")
+NOT_OF_A_CELL = ("split", "also", "also_path")  # of evaluate's fields
 ROUND_FIELDS = ("count", "problems", "reference", "sample")
 
 
@@ -36,10 +39,13 @@ def plan(config: ConfigDict) -> list[Node]:
     nodes = [Node("data validation", "data", {**problems, "split": "validation", "count": c["validation_problems"]})]
     if c["evaluate"]["split"] == "test":
         nodes.append(Node("data test", "data", {**problems, "split": "test", "count": c["test_problems"]}))
+    for name in c["evaluate"].get("also", ()):
+        where = {"path": c["evaluate"]["also_path"]} if c["evaluate"]["also_path"] else {}
+        nodes.append(Node(f"data {name}", "data", {"source": name, "split": "test", **where}))
     shipped = {"pretrained": c["base"]["pretrained"], **_placed(c)}
     if c["base"]["pretrained"]:
         nodes.append(Node("base", "base", shipped))
-        nodes.append(_evaluation(c, "base", "base"))
+        nodes += _evaluations(c, "base", "base")
     # A seed that a grid is tuned on comes first: the others train with what it chose.
     seeds = sorted(c["seeds"], key=lambda seed: seed not in c["tune_seeds"])
     for size in sorted(set(c["sizes"]) | set(c["sft_sizes"])):
@@ -149,7 +155,7 @@ class _One:
             return nodes
         choice = {"choice": f"choose {name} N={self.size}"} if grid else {}
         nodes += train(name, name, entry, choice)
-        nodes.append(_evaluation(self.c, f"{name} {self.at}", f"{name} {self.at}", self.seed))
+        nodes += _evaluations(self.c, f"{name} {self.at}", f"{name} {self.at}", self.seed)
         return nodes
 
     def _sft(self, label: str, name: str, entry: dict, choice: dict) -> list[Node]:
@@ -258,12 +264,17 @@ def _training(c: dict, changes: dict) -> dict[str, Any]:
     return {"train": train, "prompt": c["prompt"], "mesh": c["mesh"], "validation": validation}
 
 
-def _evaluation(c: dict, name: str, policy: str, seed: int = 0) -> Node:
+def _evaluations(c: dict, name: str, policy: str, seed: int = 0) -> list[Node]:
+    """The evaluation that the table is made of, and one on each set out of distribution."""
     fields = {**{k: c["sample"][k] for k in ("max_tokens", "rows", "sampler")}, "grading": c["grading"]}
-    settings = {**fields, **{k: v for k, v in c["evaluate"].items() if k != "split"}, "prompt": c["prompt"]}
+    settings = {**fields, **{k: v for k, v in c["evaluate"].items() if k not in NOT_OF_A_CELL}, "prompt": c["prompt"]}
     settings |= _placed(c)
-    inputs = {"policy": policy, "test": f"data {c['evaluate']['split']}"}
-    return Node(f"evaluate {name}", "evaluate", settings, inputs, seed)
+    sets = {f"evaluate {name}": c["evaluate"]["split"]}
+    sets |= {f"elsewhere {other} {name}": other for other in c["evaluate"].get("also", ())}
+    return [
+        Node(label, "evaluate", settings, {"policy": policy, "test": f"data {problems}"}, seed)
+        for label, problems in sets.items()
+    ]
 
 
 def check(c: dict) -> None:
@@ -272,8 +283,13 @@ def check(c: dict) -> None:
         raise UsageError(f"evaluate.n={c['evaluate']['n']} samples are too few for pass@{c['evaluate']['k']}")
     if c["evaluate"]["split"] not in ("validation", "test"):
         raise UsageError(f"evaluate.split={c['evaluate']['split']!r}: validation or test")
-    if "{question}" not in c["prompt"]:
-        raise UsageError(f"prompt={c['prompt']!r} does not hold {{question}}")
+    for name in c["evaluate"].get("also", ()):
+        if name not in SOURCES and ":" not in name:
+            raise UsageError(f"evaluate.also: unknown problem source {name!r}, known are {', '.join(SOURCES)}")
+    try:
+        template(c["prompt"])
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     if _grids(c) and not c["tune_seeds"]:
         raise UsageError("a grid needs tune_seeds: the seeds whose validation accuracy chooses")
     for name, entry in {"sft": c["sft"], **c["methods"]}.items():

@@ -35,6 +35,8 @@ def _flat(report: Report, scores: Scores) -> dict[str, Any]:
     for name, estimate in scores.shares.items():
         row |= _ends(name, estimate)
     row |= scores.facts
+    for name, estimate in scores.elsewhere.items():
+        row |= _ends(f"accuracy_{name}", estimate)
     row |= _ends(f"minus_{CONTROL}", scores.difference)
     if scores.multiple is not None:
         cap = max(report.scaling.sizes) / scores.size

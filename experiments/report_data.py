@@ -43,6 +43,7 @@ class Scores:
     facts: dict[str, float]
     difference: Estimate | None = None
     multiple: Estimate | None = None
+    elsewhere: dict[str, Estimate] = dataclasses.field(default_factory=dict)  # accuracy on other sets, by source
 
 
 @dataclasses.dataclass
@@ -109,6 +110,8 @@ def collect(config: Mapping[str, Any], cells: Mapping[str, Cell], **about: str) 
         by_seed += alone if len(runs) > 1 else [scores[-1]]
     for rows in (scores, by_seed):
         _compare(rows)
+        for row in rows:
+            row.elsewhere = _elsewhere(row, training)
     scaling = _scaling(scores)
     for row in scores:
         if scaling is not None and 0 < row.size < scaling.sizes[-1] and row.method != "sft":
@@ -221,6 +224,19 @@ def _estimate(values: np.ndarray, known: Mapping[str, float], name: str) -> Esti
     if len(values) == 1:
         return Estimate(float(values.mean()), *bootstrap_interval(values[0]))
     return Estimate(float(values.mean()), *bootstrap_interval(values, resamples=RESAMPLES))
+
+
+def _elsewhere(row: Scores, training: Mapping) -> dict[str, Estimate]:
+    """A method's accuracy on each set out of distribution that all its seeds were evaluated on."""
+    found = {}
+    for name in sorted({what.split(" ")[1] for what, _, _ in training if what.startswith("elsewhere ")}):
+        places = [training.get((f"elsewhere {name} {row.method}", row.size, seed)) for seed in row.seeds]
+        if all(places):
+            answers = [read_jsonl(path / "problems.jsonl") for path in places]
+            right = np.array([[answer["outcome"] == "correct" for answer in of_seed] for of_seed in answers], float)
+            alone = read_jsonl(places[0] / "row.jsonl")[0] if len(places) == 1 else {}
+            found[name] = _estimate(right, alone, "accuracy")
+    return found
 
 
 def _compare(rows: list[Scores]) -> None:

@@ -43,6 +43,8 @@ def columns(report: Report) -> list[Column]:
         number = lambda s: text(s, s.multiple.value) if s.multiple else ""  # noqa: E731
         interval = lambda s: f"[{text(s, s.multiple.lo)}, {text(s, s.multiple.hi)}]" if s.multiple else ""  # noqa: E731
         found.append(Column("multiple", number, interval))
+    for name in dict.fromkeys(name for s in report.scores for name in s.elsewhere):
+        found.append(_estimates(f"{name} %", lambda s, name=name: s.elsewhere.get(name)))
     for name, title in SHARE_TITLES.items():
         found.append(_estimates(title, lambda s, name=name: s.shares.get(name), brief=True))
     return [column for column in found if any(column.number(s) for s in report.scores)]
