@@ -55,7 +55,7 @@ setup(
         "bench": ["transformers>=5.0", "torch>=2.6", "math-verify[antlr4_13_2]>=0.8"],
         "tpu": ["jax[tpu]>=0.10.2", "gcsfs>=2026.4"],  # gcsfs: gs:// through etils.epath
         "cuda": ["jax[cuda13]>=0.10.2"],
-        "plan": ["libtpu"],
+        "plan": ["jax[tpu]>=0.10.2"],  # of libtpu the version that this jax asks for
         "wandb": ["wandb>=0.18"],
     },
 )
