@@ -3,7 +3,7 @@
     python -m experiments.plan --config=configs/FILE.py --topology=v5e:8x8 [--search] [--price=1.2] [--json FILE]
 
 Compiles the config's programs (a train step for each loss, prefill, decode chunk, scoring) ahead of time for the topology, on any
-Linux machine with libtpu (`pip install 'synthrl_jax[plan]'`); without it the arithmetic alone. Times are bounds by the data
+Linux machine with libtpu (`pip install -e '.[plan]'`); without it the arithmetic alone. Times are bounds by the data
 sheet, divided by --efficiency. Lengths and steps are assumptions, given by flags.
 """
 
@@ -12,6 +12,7 @@ import dataclasses
 import json
 import math
 import sys
+from pathlib import Path
 
 import jax
 
@@ -21,35 +22,54 @@ from experiments.cells import write_atomic
 from experiments.graph import plan as graph
 from experiments.plan_chips import GIB, Slice
 from experiments.plan_programs import Lengths, Program
+from experiments.plan_table import show
 from experiments.settings import UsageError, parse_flags
+from synthrl_jax.policy import sharding
 
 KINDS = ("train", "prefill", "decode", "score")
 
 
-def meshes(
-    c: dict, where: Slice, sampling_tensor: int, config, decode: Program
-) -> tuple[dict[str, int], dict[str, int]]:
-    """(training mesh over all chips, mesh of one sampling replica). The config's mesh if it fits the slice, else its tensor axis
-    kept, `data` over the slices and `fsdp` over the chips of one."""
-    asked = dict(c["mesh"])
-    tensor = max(1, asked["tensor"])
-    if math.prod(asked.values()) != where.chips or -1 in asked.values():
-        if where.chips % (tensor * where.slices):
-            raise UsageError(f"mesh.tensor={tensor} does not divide the {where.chips} chips of {where.name}")
-        asked = {"data": where.slices, "fsdp": where.chips // where.slices // tensor, "tensor": tensor}
-    most = min(where.chip.host_chips, where.chips)
-    replica = sampling_tensor or 1
-    while not sampling_tensor and replica < most:  # the fewest chips of a host that hold weights and caches
-        mesh = {"data": 1, "fsdp": 1, "tensor": replica}
-        if arithmetic.resident_bytes(decode, config, mesh, plan_programs.sampler_shape(decode)) < 0.85 * where.usable:
-            break
-        replica *= 4
-    return asked, {"data": 1, "fsdp": 1, "tensor": replica}
+def training_mesh(c: dict, where: Slice, config) -> tuple[dict[str, int], str]:
+    """(mesh over all chips, what to tell). The config's mesh if it fits the slice, else its tensor axis kept, `data` over the
+    slices and `fsdp` over the chips of one."""
+    asked = {axis: int(size) for axis, size in c["mesh"].items()}
+    if any(size < 1 and size != -1 for size in asked.values()) or list(asked.values()).count(-1) > 1:
+        raise UsageError(f"mesh {asked}: sizes of at least 1, at most one of them -1")
+    known = math.prod(size for size in asked.values() if size != -1)
+    mesh = {axis: where.chips // known if size == -1 else size for axis, size in asked.items()}
+    if math.prod(mesh.values()) == where.chips and mesh["data"] % where.slices == 0:
+        return mesh, ""
+    inside, tensor = where.chips // where.slices, max(1, asked["tensor"])
+    if inside % tensor:
+        raise UsageError(f"mesh.tensor={tensor} does not divide the {inside} chips of {where.name}")
+    fsdp = math.gcd(inside // tensor, config.width)
+    mesh = {"data": where.chips // tensor // fsdp, "fsdp": fsdp, "tensor": tensor}
+    flags = " ".join(f"--config.mesh.{axis}={size}" for axis, size in mesh.items() if size != asked[axis])
+    reason = f"of {math.prod(asked.values())} devices" if -1 not in asked.values() else "not of its size"
+    if math.prod(asked.values()) == where.chips:
+        reason = f"not over {where.slices} slices"
+    return mesh, f"the config's mesh is {reason}: planned, and to be run, with {flags}"
 
 
-def row_of(program: Program, config, where: Slice, mesh: dict[str, int], options) -> dict:
-    """A program's row: counted and hand-made FLOPs, memory, traffic, time bounds, and what to change."""
-    shape = None
+def sampling_mesh(asked: int, where: Slice, config, training: dict[str, int]) -> dict[str, int]:
+    """The mesh of one sampling replica: over a host's chips, as a run lays it out, or `asked` chips."""
+    if asked:
+        if where.chips % asked or (asked > 8 and asked != where.chips):
+            raise UsageError(f"--sampling-tensor={asked}: 1 to 8, dividing the {where.chips} chips")
+        return {"data": 1, "fsdp": 1, "tensor": asked}
+    ways, host = training["fsdp"] * training["tensor"], where.host
+    found = sharding.decoding_sizes(config, ways if where.chips > 1 else 1, host)
+    if where.chips > host and 2.0 * arithmetic.parameters(config) / found["tensor"] > where.usable / 2:
+        found = sharding.decoding_sizes(config, ways, where.chips)
+    return found
+
+
+def row_of(
+    program: Program, config, where: Slice, mesh: dict[str, int], options, greedy: Program | None = None
+) -> dict:
+    """A program's row: counted and hand-made FLOPs, memory, traffic, time bounds, and what to change. greedy: of a train step
+    what draws its looks at validation."""
+    shape, config, base = None, program.config_of(config), config
     if program.kind in ("prefill", "decode"):
         shape = plan_programs.sampler_shape(program)
     chips = math.prod(mesh.values())
@@ -74,29 +94,39 @@ def row_of(program: Program, config, where: Slice, mesh: dict[str, int], options
         "remat": config.remat,
         "attention": config.attention,
     }
-    row |= {"peak_bytes": None, "fits": None, "compiled": False, "note": ""}
+    row |= {"peak_bytes": None, "fits": None, "compiled": False, "note": "", "held_bytes": 0.0}
+    if program.kind == "train":
+        row["held_bytes"] = arithmetic.held_bytes(program, config, mesh)
+    look = look_of(program, base, where, mesh, greedy)
+    row |= {"look_bytes": look} if look else {}
     divides = program.micro_rows % (mesh["data"] * mesh["fsdp"]) == 0
     if program.kind in ("train", "score") and not divides:
         row |= {
             "fits": False,
             "note": f"{program.micro_rows} rows do not divide over {mesh['data'] * mesh['fsdp']} chips",
         }
-    elif row["resident_bytes"] > where.usable:
+    elif row["resident_bytes"] + row["held_bytes"] > where.usable:
         row |= {"fits": False, "peak_bytes": row["resident_bytes"]}
         row["note"] = "not compiled: what it cannot do without exceeds the chip's memory"
+    elif look > where.usable:
+        row |= {"fits": False, "peak_bytes": row["resident_bytes"]}
+        row["note"] = f"not compiled: a look at validation takes {look / GIB:.1f} GiB a chip beside the training state"
     elif options.compile:
         topology, slices = where.name, where.slices
-        if program.kind in ("prefill", "decode"):  # a replica is a slice of its own: its devices are numbered from 0
+        if program.kind != "train" and chips <= 8:  # a replica is a slice of its own: its devices are numbered from 0
             topology, slices = plan_chips.smallest(chip, chips), 1
         found = plan_compile.compile_program(program, config, topology, slices, mesh, options.limit)
         row["note"] = found.pop("error", "")
         row |= {name: value for name, value in found.items() if name != "collectives"}
         row["collectives"] = found.get("collectives")
         if row["peak_bytes"] is not None:  # of a failed compilation only where it ran out of memory
-            row["fits"] = found["compiled"] and row["peak_bytes"] <= chip.memory
+            row["fits"] = found["compiled"] and row["peak_bytes"] + row["held_bytes"] <= where.usable
+        elif "does not divide" in row["note"]:
+            row["fits"] = False
     memory = row.get("memory_traffic") or arithmetic.memory_traffic(program, config, mesh, shape)
     row["memory_traffic"] = memory
-    inside, outside = sent(program, config, mesh, where, row.get("collectives"), shape)
+    row["sent"] = sent(program, config, mesh, row.get("collectives"), shape)
+    inside, outside = split(row["sent"], where)
     row |= {"interconnect_bytes": inside, "network_bytes": outside}
     row["compute_seconds"] = row["counted_flops"] / chips / chip.flops
     row["memory_seconds"] = memory / chip.bandwidth
@@ -110,14 +140,26 @@ def row_of(program: Program, config, where: Slice, mesh: dict[str, int], options
     return row
 
 
-def sent(program, config, mesh, where: Slice, collectives, shape=None) -> tuple[float, float]:
-    """Bytes that a chip sends inside of its slice and between slices."""
+def look_of(program: Program, config, where: Slice, mesh: dict[str, int], greedy: Program | None) -> float:
+    """Bytes of a chip at a train step's looks at validation; 0 for other programs."""
+    if program.kind != "train" or greedy is None:
+        return 0.0
+    sizes = sharding.decoding_sizes(config, math.gcd(mesh["fsdp"] * mesh["tensor"], where.host), where.chips)
+    return arithmetic.look_bytes(program, config, mesh, sizes, plan_programs.sampler_shape(greedy))
+
+
+def sent(program, config, mesh, collectives, shape=None) -> dict[str, float]:
+    """Bytes that a chip sends, by mesh axes: as compiled, or on paper."""
     if collectives is None:
-        by_axis = arithmetic.interconnect_traffic(program, config, mesh, shape)
-    else:
-        by_axis = {}
-        for entry in collectives:
-            by_axis[entry["axis"]] = by_axis.get(entry["axis"], 0.0) + entry["bytes"]
+        return arithmetic.interconnect_traffic(program, config, mesh, shape)
+    by_axis: dict[str, float] = {}
+    for entry in collectives:
+        by_axis[entry["axis"]] = by_axis.get(entry["axis"], 0.0) + entry["bytes"]
+    return by_axis
+
+
+def split(by_axis: dict[str, float], where: Slice) -> tuple[float, float]:
+    """Bytes that stay inside of a slice, and those that go between slices."""
     outside = sum(n for axis, n in by_axis.items() if where.slices > 1 and "data" in axis)
     return sum(by_axis.values()) - outside, outside
 
@@ -127,17 +169,22 @@ def advice(program: Program, config, where: Slice, mesh: dict[str, int], row: di
     ways = mesh["data"] * mesh["fsdp"]
     if program.kind in ("train", "score") and program.micro_rows % ways:
         return f"make train.batch / micro a multiple of {ways}, or a mesh with fewer ways"
-    if program.kind in ("prefill", "decode"):
-        most = where.chip.host_chips
-        if mesh["tensor"] < most:
-            return f"--sampling-tensor={most}: weights and caches over more chips; or fewer rows (sample.rows)"
+    if "does not divide" in row["note"]:
+        return "mesh: axes that divide the decoder's dimensions (fsdp the width, tensor heads, key-value heads and vocabulary)"
+    if row.get("look_bytes", 0.0) > where.usable and row["resident_bytes"] + row["held_bytes"] <= where.usable:
+        return "fewer rows (sample.rows), or a mesh of more chips"
+    if program.kind in ("prefill", "decode", "score"):
+        if mesh["data"] * mesh["fsdp"] * mesh["tensor"] < where.host:
+            return f"--sampling-tensor={where.host}: weights and caches over more chips; or fewer rows (sample.rows)"
         return "fewer rows (sample.rows) or shorter continuations (sample.max_tokens)"
-    state = arithmetic.parameters(config) * 16.0 / (mesh["fsdp"] * mesh["tensor"])
+    trained, moments, frozen = arithmetic.state_bytes(program, config)
+    whole = 2 * trained + moments + frozen + row["held_bytes"] * mesh["fsdp"] * mesh["tensor"]
+    state = whole / (mesh["fsdp"] * mesh["tensor"])
     if state > 0.6 * where.usable:
-        least = arithmetic.parameters(config) * 16.0 / (0.6 * where.usable)
+        other = "" if program.settings.get("lora") else ", or LoRA"
         return (
-            f"mesh: parameters, moments and gradients take {state / GIB:.1f} GiB a chip; fsdp x tensor of {math.ceil(least)} or "
-            "more (a larger slice), or LoRA"
+            f"mesh: parameters, moments and gradients take {state / GIB:.1f} GiB a chip; fsdp x tensor of "
+            f"{math.ceil(whole / (0.6 * where.usable))} or more (a larger slice){other}"
         )
     if config.remat != "full":
         return "remat: 'full' keeps only each layer's input"
@@ -161,7 +208,7 @@ def experiment(
     replicas = where.chips // decode["chips"]
     decode_rate = decode["rows"] * 32 / decode["seconds"] * replicas
     prefill_rate = prefill_tokens(made) / prefill["seconds"] * replicas
-    score_rate = score["rows"] * score["length"] / score["seconds"]
+    score_rate = score["rows"] * score["length"] / score["seconds"] * replicas
     out = []
     for stage in arithmetic.stages(graph(options.locked), c, lengths, config, made):
         seconds = stage.generated / decode_rate + stage.prefilled / prefill_rate + stage.scored / score_rate
@@ -198,6 +245,7 @@ def prefill_tokens(made: list[Program]) -> float:
 def search(c: dict, config, where: Slice, programs: list[Program], options, best: int = 3) -> list[dict]:
     """The dearest train step on every mesh and micro-batch that divides, by paper time; the best few compiled."""
     program = max((p for p in programs if p.kind == "train"), key=lambda p: arithmetic.program_flops(p, config))
+    base, config, greedy = config, program.config_of(config), greedy_of(programs)
     found = []
     inside = where.chips // where.slices
     for tensor in [n for n in (1, 2, 4, 8) if inside % n == 0 and config.heads % n == 0 and config.kv_heads % n == 0]:
@@ -206,83 +254,45 @@ def search(c: dict, config, where: Slice, programs: list[Program], options, best
             for micro in [m for m in divisors(program.rows) if program.rows // m % (mesh["data"] * fsdp) == 0]:
                 candidate = dataclasses.replace(program, micro=micro)
                 need = arithmetic.resident_bytes(candidate, config, mesh)
-                if need < 0.8 * where.usable:
+                need = max(
+                    need + arithmetic.held_bytes(candidate, config, mesh), look_of(candidate, base, where, mesh, greedy)
+                )
+                if mesh["data"] % where.slices == 0 and need < 0.8 * where.usable:
                     found.append((paper_seconds(candidate, config, where, mesh), micro, candidate, mesh))
     found.sort(key=lambda entry: entry[:2])
     kept, seen = [], set()
     for _, _, candidate, mesh in found:
         if str(mesh) not in seen and len(kept) < best:  # of a mesh the fewest micro-batches first
             seen.add(str(mesh))
-            kept.append(row_of(candidate, config, where, mesh, options))
+            kept.append(row_of(candidate, base, where, mesh, options, greedy))
             if kept[-1]["fits"] is False and candidate.micro < program.rows:
                 halved = dataclasses.replace(candidate, micro=candidate.micro * 2)
                 if halved.micro_rows % (mesh["data"] * mesh["fsdp"]) == 0:
-                    kept.append(row_of(halved, config, where, mesh, options))
+                    kept.append(row_of(halved, base, where, mesh, options, greedy))
     return sorted(kept, key=lambda row: (row["fits"] is False, row["seconds"]))
 
 
 def paper_seconds(program: Program, config, where: Slice, mesh: dict[str, int]) -> float:
     """The largest of the three bounds, from arithmetic alone."""
     chips, chip = math.prod(mesh.values()), where.chip
-    inside, outside = sent(program, config, mesh, where, None)
+    inside, outside = split(sent(program, config, mesh, None), where)
     compute = arithmetic.program_flops(program, config) / chips / chip.flops
     memory = arithmetic.memory_traffic(program, config, mesh) / chip.bandwidth
     return max(compute, memory, inside / chip.interconnect + outside / plan_chips.DATA_CENTRE)
 
 
+def greedy_of(programs: list[Program]) -> Program:
+    """What draws greedy answers."""
+    return next(p for p in programs if p.name == plan_programs.GREEDY)
+
+
+def wanted(program: Program, words: list[str]) -> bool:
+    """Whether a word is the program's kind or a part of its name."""
+    return any(word == program.kind or (word not in KINDS and word in program.name) for word in words)
+
+
 def divisors(n: int) -> list[int]:
     return [d for d in range(1, n + 1) if n % d == 0]
-
-
-def number(value, unit: float = 1.0, digits: int = 2) -> str:
-    return "-" if value is None else f"{value / unit:,.{digits}f}"
-
-
-def show(rows: list[dict], stages: list[dict], where: Slice, options) -> str:
-    """The tables that the terminal gets."""
-    chip = where.chip
-    lines = [
-        f"{where.name} x {where.slices}: {where.chips} chips of {chip.flops / 1e12:.0f} TFLOP/s (dense bfloat16), "
-        f"{where.usable / GIB:.2f} GiB for programs, {chip.bandwidth / 1e9:.0f} GB/s memory, {chip.interconnect / 1e9:.0f} GB/s "
-        "interconnect one way (data sheet)",
-        "",
-        f"{'program':32} {'mesh':>9} {'rows':>6} {'GiB args':>9} {'temps':>7} {'peak':>7} {'fits':>5} {'TFLOP':>10} "
-        f"{'compute s':>10} {'memory s':>9} {'network s':>9} {'MFU':>5}  bound",
-    ]
-    for row in rows:
-        fits = {None: "?", True: "yes", False: "NO"}[row["fits"]]
-        lines.append(
-            f"{row['program'][:32]:32} {row['mesh']:>9} {row['rows']:>6} {number(row.get('argument_bytes'), GIB):>9} "
-            f"{number(row.get('temporary_bytes'), GIB):>7} {number(row['peak_bytes'], GIB):>7} {fits:>5} "
-            f"{number(row['counted_flops'], 1e12, 1):>10} {row['compute_seconds']:>10.4f} {row['memory_seconds']:>9.4f} "
-            f"{row['interconnect_seconds']:>9.4f} {row['mfu']:>5.2f}  {row['bound']}"
-        )
-        for entry in row.get("collectives") or []:
-            lines.append(
-                f"    {entry['collective']} over {entry['axis']}: {entry['count']:,.0f} x, {entry['bytes'] / 1e9:,.3f} GB a chip"
-            )
-        if row["note"]:
-            lines.append(f"    {row['note']}")
-        if row.get("advice"):
-            lines.append(f"    change: {row['advice']}")
-    if stages:
-        head = (
-            f"{'stage':12} {'cells':>5} {'tokens':>16} {'rollouts':>13} {'updates':>9} {'hours':>9} {'chip-hours':>11} "
-        )
-        lines += ["", head + f"{'stored GB':>10} {'cost':>10}"]
-        for e in stages:
-            lines.append(
-                f"{e['stage']:12} {e['cells']:>5} {e['tokens_generated']:>16,.0f} {e['rollouts']:>13,.0f} {e['updates']:>9,.0f} "
-                f"{e['hours']:>9.2f} {e['chip_hours']:>11.1f} {e['stored_bytes'] / 1e9:>10.2f} {number(e['cost']):>10}"
-            )
-        total = stages[-1]
-        lines.append(
-            f"a training checkpoint is {total['checkpoint_bytes'] / 1e9:.1f} GB, an exported policy "
-            f"{total['policy_bytes'] / 1e9:.1f} GB; hours are data-sheet bounds over an efficiency of {options.efficiency:g}"
-        )
-    if not plan_compile.available():
-        lines += ["", plan_compile.INSTALL]
-    return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -290,7 +300,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--topology", required=True, help="CHIP:SHAPE, e.g. v5e:8x8, v5p:4x4x4, v6e:8x8, v4:2x2x4")
     parser.add_argument("--slices", type=int, default=1, help="so many of them, the mesh's data axis across")
     parser.add_argument("--search", action="store_true", help="try meshes and micro-batches of the dearest train step")
-    parser.add_argument("--programs", default=",".join(KINDS), help="kinds to look at, of train,prefill,decode,score")
+    parser.add_argument(
+        "--programs", default=",".join(KINDS), help="kinds (train, prefill, decode, score) or parts of names"
+    )
     parser.add_argument("--price", type=float, default=0.0, help="of a chip-hour")
     parser.add_argument("--efficiency", type=float, default=1.0, help="share of the bound that a run reaches")
     parser.add_argument("--decoder", help="the base model's config.json, where base.pretrained is not on this machine")
@@ -311,27 +323,39 @@ def main(argv: list[str] | None = None) -> int:
         lengths = Lengths(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Lengths)})
         changes = {name: getattr(options, name) for name in ("remat", "attention", "vocab_chunk")}
         config = plan_programs.decoder_config(c, options.decoder, changes)
-        kinds = options.programs.split(",")
-        if unknown := set(kinds) - set(KINDS):
-            raise UsageError(f"--programs: no kind {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
+        training, note = training_mesh(c, where, config)
         options.compile = options.compile and plan_compile.available()
         graph(options.locked)  # a config that would not run is not planned either
-        programs = plan_programs.programs(c, lengths, options.sampling_rows)
-        training, replica = meshes(
-            c, where, options.sampling_tensor, config, next(p for p in programs if p.kind == "decode")
-        )
+        programs = plan_programs.programs(c, lengths, options.sampling_rows, changes)
+        words = options.programs.split(",")
+        if unknown := [word for word in words if not any(wanted(program, [word]) for program in programs)]:
+            names = ", ".join(program.name for program in programs)
+            raise UsageError(f"--programs: nothing is {', '.join(unknown)}; there are {', '.join(KINDS)}, and {names}")
+        if min(lengths.prompt, lengths.mean_prompt, lengths.mean_response) <= 0 or lengths.steps < 1:
+            raise UsageError("--prompt, --mean-prompt and --mean-response must be above 0, --steps at least 1")
+        if options.price < 0 or not 0 < options.efficiency <= 1 or options.limit <= 0 or options.sampling_rows < 0:
+            raise UsageError(
+                "--price and --sampling-rows must not be negative, --limit above 0, --efficiency in (0, 1]"
+            )
+        replica = sampling_mesh(options.sampling_tensor, where, config, training)
+        options.notes = [note] if note else []
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     rows = []
     for program in programs:
-        if program.kind in kinds:
-            mesh = replica if program.kind in ("prefill", "decode") else training
-            rows.append(row_of(program, config, where, mesh, options))
+        if wanted(program, words):
+            mesh = training if program.kind == "train" else replica
+            rows.append(row_of(program, config, where, mesh, options, greedy_of(programs)))
             print(f"looked at {program.name}", file=sys.stderr, flush=True)
-    stages = experiment(c, config, rows, programs, lengths, where, options) if set(kinds) == set(KINDS) else []
+    stages = experiment(c, config, rows, programs, lengths, where, options) if len(rows) == len(programs) else []
     if options.search:
-        rows += [row | {"program": f"search: {row['program']}"} for row in search(c, config, where, programs, options)]
+        found = [row | {"program": f"search: {row['program']}"} for row in search(c, config, where, programs, options)]
+        rows += found
+        if not found:
+            options.notes.append(
+                "search: no mesh and micro-batch of this slice holds the train step: a larger slice, or LoRA"
+            )
     print(show(rows, stages, where, options))
     if options.json:
         settings = {
@@ -341,15 +365,13 @@ def main(argv: list[str] | None = None) -> int:
             "efficiency": options.efficiency,
         }
         flat = [
-            {k: v for k, v in row.items() if k != "collectives"}
+            {k: v for k, v in row.items() if k not in ("collectives", "sent")}
             | {
                 f"{e['collective']}_{e['axis']}_bytes".replace("-", "_"): e["bytes"]
                 for e in row.get("collectives") or []
             }
             for row in rows
         ]
-        from pathlib import Path
-
         write_atomic(Path(options.json), json.dumps([settings | row for row in [*flat, *stages]], indent=1) + "\n")
     return 0
 

@@ -1,13 +1,14 @@
 """The plan on paper: FLOPs and bytes of each program by hand, and the tokens, rollouts and files of a whole experiment."""
 
 import dataclasses
+import functools
+import json
 from collections.abc import Sequence
 from typing import Any
 
+from experiments import plan_programs
 from experiments.cells import Node
 from experiments.plan_programs import Lengths, Program
-
-MASTER, MOMENTS, GRADIENT = 4, 8, 4  # bytes a parameter: float32 copies, Adam's two moments, the gradient
 
 
 def layer_matrices(config) -> int:
@@ -44,12 +45,22 @@ def program_flops(program: Program, config, shape=None) -> float:
         return forward_flops(config, rows, T, rows * (T - 1))
     if program.kind == "train":
         head = 2.0 * rows * (T - 1) * config.width * config.vocab_size
-        layers = forward_flops(config, rows, T, 0)
+        layers, attention = forward_flops(config, rows, T, 0), attention_flops(config, rows * T, T)
         again = 0.0
         if config.remat == "full":  # all of a layer but its last product, whose result no gradient needs
             again = layers - 2.0 * rows * T * config.layers * config.width * config.mlp_width
         elif config.remat == "dots":
-            again = attention_flops(config, rows * T, T)
+            again = attention
+        if program.settings.get("lora"):  # of frozen matrices only the gradient of what goes in
+            adapters = 2.0 * rows * T * adapter_parameters(program, config)
+            more = adapters if config.remat == "full" else 0.0
+            return (
+                2 * (layers - attention + head)
+                + 3 * (attention + adapters)
+                + again
+                + more
+                + bool(config.vocab_chunk) * head
+            )
         return 3 * layers + again + (4 if config.vocab_chunk else 3) * head
     if program.kind == "prefill":
         return forward_flops(config, shape.jobs, shape.prefix, 0)
@@ -62,7 +73,41 @@ def model_flops(program: Program, config, shape=None) -> float:
     """What the model needs, whatever the program recomputes: the numerator of MFU."""
     if program.kind != "train":
         return program_flops(program, config, shape)
-    return 3 * forward_flops(config, program.rows, program.length, program.rows * (program.length - 1))
+    forward = forward_flops(config, program.rows, program.length, program.rows * (program.length - 1))
+    if program.settings.get("lora"):  # what is frozen needs no gradient of its own
+        return 2 * forward + attention_flops(config, program.rows * program.length, program.length)
+    return 3 * forward
+
+
+def adapter_parameters(program: Program, config) -> float:
+    """Parameters of a LoRA step's adapters."""
+    return state_bytes(program, config)[0] / 4
+
+
+def state_bytes(program: Program, config) -> tuple[float, float, float]:
+    """Bytes over all chips of a train step's (trained parameters, optimiser's state, frozen parameters)."""
+    known = json.dumps([program.settings["optimizer"], program.settings.get("lora")], sort_keys=True)
+    return _state_bytes(known, config)
+
+
+@functools.lru_cache(maxsize=64)
+def _state_bytes(known: str, config) -> tuple[float, float, float]:
+    rule, lora = json.loads(known)
+    program = Program("", "train", 1, 1, settings={"optimizer": rule, "lora": lora})
+    return plan_programs.state_bytes(program, config)
+
+
+def held_bytes(program: Program, config, mesh: dict[str, int]) -> float:
+    """Bytes of a chip that training keeps beside its step: the best parameters so far, and the policy that it began with."""
+    trained, _, _ = state_bytes(program, config)
+    return (trained + 2.0 * parameters(config)) / (mesh["fsdp"] * mesh["tensor"])
+
+
+def look_bytes(program: Program, config, mesh: dict[str, int], look: dict[str, int], shape) -> float:
+    """Bytes of a chip while training looks at validation: its state, and the policy on mesh `look` with its caches."""
+    state = sum(state_bytes(program, config)) / (mesh["fsdp"] * mesh["tensor"])
+    sampler = 2.0 * parameters(config) / look["tensor"] + cache_bytes(config, shape) / ways_of_caches(config, look)
+    return state + held_bytes(program, config, mesh) + sampler
 
 
 def resident_bytes(program: Program, config, mesh: dict[str, int], shape=None) -> float:
@@ -70,12 +115,18 @@ def resident_bytes(program: Program, config, mesh: dict[str, int], shape=None) -
     P = parameters(config)
     ways = mesh["fsdp"] * mesh["tensor"]
     if program.kind == "train":
-        state = P * (MASTER + MOMENTS + GRADIENT) / ways
+        trained, moments, frozen = state_bytes(program, config)
         kept = 2.0 * config.layers * program.micro_rows * program.length * config.width  # each layer's input
-        return state + kept / (mesh["data"] * mesh["fsdp"])
+        return (2 * trained + moments + frozen) / ways + kept / (mesh["data"] * mesh["fsdp"])
     if program.kind == "score":
         return 2.0 * P / ways
-    return 2.0 * P / mesh["tensor"] + cache_bytes(config, shape) / min(mesh["tensor"], config.kv_heads)
+    return 2.0 * P / mesh["tensor"] + cache_bytes(config, shape) / ways_of_caches(config, mesh)
+
+
+def ways_of_caches(config, mesh: dict[str, int]) -> int:
+    """How many ways the sampler's caches are split: groups over data and fsdp, heads over tensor where they divide."""
+    heads = mesh["tensor"] if config.kv_heads % mesh["tensor"] == 0 else 1
+    return mesh["data"] * mesh["fsdp"] * heads
 
 
 def cache_bytes(config, shape) -> float:
@@ -90,10 +141,11 @@ def memory_traffic(program: Program, config, mesh: dict[str, int], shape=None) -
     if program.kind == "train":
         passes = 2 + (config.remat == "full")
         gathered = 2.0 * P / mesh["tensor"] * passes * program.micro
-        return gathered + P * 2 * (MASTER + MOMENTS + GRADIENT) / (mesh["fsdp"] * mesh["tensor"])
+        trained, moments, _ = state_bytes(program, config)
+        return gathered + 2 * (2 * trained + moments) / (mesh["fsdp"] * mesh["tensor"])
     weights = 2.0 * P / mesh["tensor"]
     if program.kind == "decode":
-        return program.trips * (weights + cache_bytes(config, shape) / min(mesh["tensor"], config.kv_heads))
+        return program.trips * (weights + cache_bytes(config, shape) / ways_of_caches(config, mesh))
     return weights
 
 
@@ -105,16 +157,17 @@ def interconnect_traffic(program: Program, config, mesh: dict[str, int], shape=N
     out: dict[str, float] = {}
     if program.kind in ("train", "score") and fsdp > 1:
         share = (fsdp - 1) / fsdp / tensor
-        gradients = 4.0 * P * program.micro * share if program.kind == "train" else 0.0
+        gradients = state_bytes(program, config)[0] * program.micro * share if program.kind == "train" else 0.0
         out["fsdp"] = 2.0 * P * passes * program.micro * share + gradients
     if tensor > 1:
         tokens = program.micro_rows * program.length * program.micro / (data * fsdp)
         sums = 4 if program.kind == "train" else 2
         if program.kind in ("prefill", "decode"):
             tokens = shape.jobs * shape.prefix if program.kind == "prefill" else shape.batch * program.trips
+            tokens /= data * fsdp
         out["tensor"] = sums * config.layers * 2 * 2.0 * tokens * D * (tensor - 1) / tensor
     if program.kind == "train" and data > 1:
-        out["data"] = 2 * 4.0 * P / (fsdp * tensor) * (data - 1) / data
+        out["data"] = 2 * state_bytes(program, config)[0] / (fsdp * tensor) * (data - 1) / data
     return out
 
 
@@ -211,7 +264,7 @@ def stages(nodes: Sequence[Node], c: dict, lengths: Lengths, config, made: Seque
                 generated=looks * response,
                 prefilled=looks * prompt,
                 scored=units * sides * (prompt + response) if sides == 2 else 0.0,
-                stored=2.0 * parameters(config),
+                stored=2.0 * parameters(config),  # the exported policy
             )
         else:
             add(node.stage)

@@ -52,6 +52,12 @@ class Slice:
         return math.prod(self.shape) * self.slices
 
     @property
+    def host(self) -> int:
+        """Chips of one host: four, or all of a small v5e or v6e slice, which come in one machine."""
+        inside = math.prod(self.shape)
+        return inside if self.chip.dims == 2 and inside <= 8 else min(self.chip.host_chips, inside)
+
+    @property
     def usable(self) -> float:
         """Bytes of a chip's memory that a program can have."""
         return self.chip.memory - RESERVED

@@ -23,7 +23,8 @@ ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # it holds a lock file, though nothing here holds a chip
 }
 INSTALL = (
-    "libtpu is not installed: `pip install libtpu` (the extra [plan]) lets this command compile; arithmetic needs none"
+    "libtpu is not installed: `pip install -e '.[plan]'` (the version that jax asks for, Linux on x86-64) lets this command "
+    "compile; the arithmetic needs none"
 )
 
 
@@ -76,11 +77,16 @@ def answer(request: dict) -> dict:
     except Exception as error:
         return {"compiled": False, "error": f"the compiler does not take {where.name} x {where.slices}: {_line(error)}"}
     count = mesh_shape["data"] * mesh_shape["fsdp"] * mesh_shape["tensor"]
+    if len(topology.devices) < count:
+        return {
+            "compiled": False,
+            "error": f"{where.name} x {where.slices} has {len(topology.devices)} devices, not {count}",
+        }
     mesh = sharding.make_mesh(**mesh_shape, devices=topology.devices[:count])
     program, config = Program(**request["program"]), DecoderConfig(**request["config"])
-    function, arguments = plan_programs.build(program, config, mesh)
     with jax.set_mesh(mesh):
         try:
+            function, arguments = plan_programs.build(program, config, mesh)
             compiled = function.lower(*arguments).compile()
         except Exception as error:
             out = {"compiled": False, "error": _line(error)}

@@ -9,6 +9,7 @@ from typing import Any
 from experiments.settings import UsageError, merged
 
 PREFERENCE_ROWS = 2  # a pair is two rows
+GREEDY = "decode chunk, greedy"
 COMPUTE = ("remat", "attention", "vocab_chunk", "scan", "dtype")
 
 
@@ -34,6 +35,10 @@ class Program:
     loss: str = ""
     trips: int = 1
     settings: dict = dataclasses.field(default_factory=dict)
+
+    def config_of(self, config):
+        """The decoder's config as this program computes: training by `train`, sampling and scoring by the defaults."""
+        return dataclasses.replace(config, **self.settings.get("compute", {}))
 
     @property
     def micro_rows(self) -> int:
@@ -77,12 +82,14 @@ def decoder_config(c: dict, file: str | None = None, changes: dict | None = None
         raise UsageError(f"decoder: {error}") from None
 
 
-def programs(c: dict, lengths: Lengths, sampling_rows: int = 0) -> list[Program]:
-    """Every distinct program of a config: a train step for each loss and batch, prefill, a decode chunk, and scoring."""
+def programs(c: dict, lengths: Lengths, sampling_rows: int = 0, changes: dict | None = None) -> list[Program]:
+    """Every distinct program of a config: a train step for each loss and batch, prefill, a decode chunk, and scoring; `changes`
+    to how training computes win over the config's."""
     from experiments import methods
 
     longest = c["sample"]["max_tokens"]
     T = -(-(lengths.prompt + longest) // 128) * 128
+    changes = {name: value for name, value in (changes or {}).items() if value is not None}
     out: dict[Any, Program] = {}
     for name, entry in {"sft": c["sft"], **c["methods"]}.items():
         train = merged(c["train"], {k: v for k, v in entry.items() if k in c["train"]})
@@ -92,24 +99,37 @@ def programs(c: dict, lengths: Lengths, sampling_rows: int = 0) -> list[Program]
             loss, reference = method.loss, method.needs_reference
         sides = PREFERENCE_ROWS if reference else 1
         rows, micro = train["batch"] * sides, train["batch"] // (train["micro"] or train["batch"])
-        key = (str(loss), rows, micro)
+        lora = train.get("lora") or {"rank": 0}
+        compute = {field: train[field] for field in COMPUTE if train.get(field) is not None} | changes
         settings = {"loss_args": train["loss_args"], "optimizer": train["optimizer"], "sides": sides, "used_by": [name]}
-        settings["lora"] = train.get("lora") or {}
+        settings |= {"lora": lora if lora["rank"] else {}, "compute": compute}
+        rule = train["optimizer"].get("name", "adamw")
+        key = (str(loss), rows, micro, rule, json.dumps([settings["lora"], compute], sort_keys=True))
         if key in out:
             out[key].settings["used_by"].append(name)
-        else:
-            out[key] = Program(f"train {loss} {train['batch']}", "train", rows, T, micro, loss, settings=settings)
+            continue
+        label = f"train {loss} {train['batch']}" + (f" LoRA {lora['rank']}" if lora["rank"] else "")
+        label += f" {rule}" if rule != "adamw" else ""
+        if any(made.name == label for made in out.values()):
+            label += f" of {name}"
+        out[key] = Program(label, "train", rows, T, micro, loss, settings=settings)
     rows = sampling_rows or c["sample"]["rows"]
-    sampler = {"prefix": T, "suffix": longest, "n": c["monte_carlo"]["rollouts"], "steps": round(lengths.steps)}
+    plain = {"compute": {"remat": "none", "attention": "xla"}}
+    sampler = plain | {"prefix": T, "suffix": longest, "n": c["monte_carlo"]["rollouts"], "steps": round(lengths.steps)}
     made = list(out.values())
     made.append(Program("prefill", "prefill", rows, T, settings=sampler))
     made.append(Program("decode chunk", "decode", rows, T, trips=32, settings=sampler))
-    made.append(Program("score", "score", 64, T))
+    # greedy answers: a prefix for each row, the largest caches
+    alone = sampler | {"prefix": lengths.prompt, "n": 1, "steps": 1}
+    made.append(Program(GREEDY, "decode", rows, lengths.prompt + longest, trips=32, settings=alone))
+    chunk = changes.get("vocab_chunk", c["train"].get("vocab_chunk") or 0)
+    made.append(Program("score", "score", 64, T, settings={"compute": plain["compute"] | {"vocab_chunk": chunk}}))
     return made
 
 
 def sampler_shape(program: Program, mesh=None):
-    """The grouped sampler's shape for Monte Carlo values: one root a response, a fork a step, n continuations a fork."""
+    """The grouped sampler's shape for many roots with a fork a step and n continuations a fork: for Monte Carlo values a root is
+    a response."""
     from synthrl_jax.rollouts import schedule
     from synthrl_jax.rollouts.root import Settings
 
@@ -136,10 +156,10 @@ def build(program: Program, config, mesh=None) -> tuple[Callable, tuple]:
             return tree
         return jax.tree.map(lambda x, s: struct(x.shape, x.dtype, s), tree, where)
 
-    shapes = decoder.shapes(config)
     if program.kind == "train":
-        return _train(program, config, mesh, shapes, struct, on_mesh)
+        return _train(program, config, mesh, struct, on_mesh)
     if program.kind == "score":
+        shapes = decoder.shapes(config)
         weights = jax.tree.map(lambda x: struct(x.shape, config.dtype), shapes)
         where = None if mesh is None else sharding.shardings(config, mesh)
         rows = None if mesh is None else sharding.batch_sharding(mesh)
@@ -148,7 +168,41 @@ def build(program: Program, config, mesh=None) -> tuple[Callable, tuple]:
     return _sampler(program, config, mesh, struct, on_mesh)
 
 
-def _train(program: Program, config, mesh, shapes, struct, on_mesh):
+def trained(program: Program, config):
+    """(config, shapes of what is trained in float32, shapes of what stays beside it or None): with LoRA adapters and the base."""
+    import jax
+    import jax.numpy as jnp
+
+    from synthrl_jax.learning import lora
+    from synthrl_jax.policy import decoder
+
+    shapes = decoder.shapes(config)
+    asked = program.settings.get("lora") or {}
+    if not asked.get("rank"):
+        return config, shapes, None
+    settings = lora.LoraSettings(rank=asked["rank"], alpha=asked["alpha"], targets=tuple(asked["targets"]))
+    frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(config.dtype)), shapes)
+    adapters = jax.eval_shape(lambda params: lora.init(params, settings, jax.random.key(0)), frozen)
+    return settings.config(config), adapters, frozen
+
+
+def state_bytes(program: Program, config) -> tuple[float, float, float]:
+    """Bytes of a train step's state over all chips: (trained parameters, the optimiser's state, frozen parameters)."""
+    import jax
+    import numpy as np
+
+    from synthrl_jax.learning import optimizer
+
+    config, shapes, frozen = trained(program, config)
+    transform = optimizer.make(optimizer.OptimizerSettings(**program.settings["optimizer"]), 1000)
+    sizes = [
+        sum(float(np.prod(x.shape, dtype=float)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+        for tree in (shapes, jax.eval_shape(transform.init, shapes), frozen)
+    ]
+    return tuple(sizes)
+
+
+def _train(program: Program, config, mesh, struct, on_mesh):
     import jax
     import jax.numpy as jnp
 
@@ -157,14 +211,16 @@ def _train(program: Program, config, mesh, shapes, struct, on_mesh):
 
     s = program.settings
     transform = optimizer.make(optimizer.OptimizerSettings(**s["optimizer"]), 1000)
+    config, shapes, frozen = trained(program, config)
     function = step.make_step(
         config, step.find_loss(program.loss, dict(s["loss_args"])), transform, mesh=mesh, shapes=shapes
     )
     state = jax.eval_shape(transform.init, shapes)
-    where = state_where = rows = None
+    where = state_where = frozen_where = rows = None
     if mesh is not None:
         where = sharding.shardings(config, mesh, shapes)
         state_where = sharding.state_shardings(transform, shapes, where, mesh)
+        frozen_where = None if frozen is None else sharding.shardings(config, mesh, frozen)
         rows = sharding.batch_sharding(mesh, micro=True)
     M, R, T = program.micro, program.micro_rows, program.length
     floats = {name: struct((M, R, T), jnp.float32, rows) for name in ("mask", "weight", "ref_logprobs")}
@@ -172,7 +228,8 @@ def _train(program: Program, config, mesh, shapes, struct, on_mesh):
     batch["step_ids"], batch["advantage"] = struct((M, R, T), jnp.int32, rows), struct((M, R, 32), jnp.float32, rows)
     if s["sides"] == PREFERENCE_ROWS:
         batch["pair_weight"] = struct((M, R // 2), jnp.float32)
-    return function, (on_mesh(shapes, where), on_mesh(state, state_where), batch)
+    arguments = (on_mesh(shapes, where), on_mesh(state, state_where), batch)
+    return function, arguments if frozen is None else (*arguments, on_mesh(frozen, frozen_where))
 
 
 def _sampler(program: Program, config, mesh, struct, on_mesh):

@@ -7,6 +7,7 @@ in process 0; only `exchange` uses the devices' network.
 import dataclasses
 import faulthandler
 import hashlib
+import importlib.metadata
 import json
 import os
 import pickle
@@ -146,6 +147,12 @@ def facts(**more: Any) -> dict[str, Any]:
     import jax
     import jaxlib
 
+    def version(package: str) -> str:
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            return "none"
+
     devices = jax.devices()
     return {
         "host": socket.gethostname(),
@@ -158,6 +165,7 @@ def facts(**more: Any) -> dict[str, Any]:
         "python": ".".join(map(str, sys.version_info[:3])),
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
+        **{package: version(package) for package in ("libtpu", "flax", "optax", "orbax-checkpoint")},
         **more,
     }
 

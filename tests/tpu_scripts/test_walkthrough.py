@@ -83,6 +83,67 @@ def test_the_commands_end_in_a_run_of_two_processes(pod, tmp_path):
     assert pod.call("status.sh").stdout.count("ended 0") == 2, pod.call("logs.sh", "--worker=all").stdout
     assert "2 processes" in (pod.workdir / "logs" / "pod-w-0.log").read_text()
     assert (pod.workdir / "report" / "index.html").exists()
+    compared = stages_agree(pod.workdir, tmp_path / "alone")
+    assert compared == {"data", "base", "sft", "sample", "grade", "positives", "values", "credit", "train", "evaluate"}
+
+
+def stages_agree(workdir: Path, directory: Path) -> set[str]:
+    """Make every cell of the two processes' run again in this one, from the inputs that they had, and compare the two; the
+    stages that were."""
+    from experiments.cells import Cell, CellStore, make
+    from experiments.graph import plan
+    from experiments.settings import load_config, override
+    from experiments.stages import find_stage
+
+    config = load_config(str(ROOT / "configs" / "tiny.py"))
+    for name, value in SMALL.items():
+        override(config, name, value)
+    places = json.loads((workdir / "run.json").read_text())["cells"]
+    nodes = plan(config)
+    assert {node.label for node in nodes} == set(places)
+    marks = {label: json.loads((workdir / place / "manifest.json").read_text()) for label, place in places.items()}
+    theirs = {label: Cell(label, workdir / places[label], m["key"], m["fingerprint"]) for label, m in marks.items()}
+    rows = alike = 0
+    for node in nodes:
+        function, version = find_stage(node.stage)
+        inputs = {role: theirs[label] for role, label in node.inputs.items()}
+        own = make(CellStore(directory), node, version, inputs, function)
+        assert own.fresh, node.label
+        if own.fingerprint != theirs[node.label].fingerprint:
+            n, same = compare(own.path, theirs[node.label].path, node.label)
+            rows, alike = rows + n, alike + same
+    assert alike >= 0.95 * rows  # near ties may fall the other way
+    return {node.stage for node in nodes}
+
+
+def compare(own: Path, other: Path, label: str) -> tuple[int, int]:
+    """Parameters and losses to tolerance; of rows (and completions) how many there are and how many are the same."""
+    import jax
+    import numpy as np
+
+    from synthrl_jax.policy import load_pretrained
+    from synthrl_jax.rollouts import read_store
+
+    names = [sorted(str(p.relative_to(place)) for p in place.glob("*.jsonl")) for place in (own, other)]
+    assert names[0] == names[1], label
+    if (own / "policy").exists():
+        params = [jax.tree.leaves(load_pretrained(str(place / "policy")).params) for place in (own, other)]
+        for a, b in zip(*params, strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-4, err_msg=label)
+        metrics = [[json.loads(line) for line in (p / "metrics.jsonl").read_text().splitlines()] for p in (own, other)]
+        np.testing.assert_allclose(*([row["loss"] for row in found] for found in metrics), rtol=1e-3, err_msg=label)
+        return 0, 0
+    pairs = []
+    if (own / "completions").exists():
+        drawn = [
+            sorted((c.root_id, c.fork, c.index, c.tokens) for c in read_store(p / "completions")) for p in (own, other)
+        ]
+        pairs.append(drawn)
+    for name in names[0]:
+        if name not in ("summary.jsonl", "row.jsonl"):  # numbers of these rows
+            pairs.append([(place / name).read_text().splitlines() for place in (own, other)])
+    assert pairs and all(len(a) == len(b) for a, b in pairs), label
+    return sum(len(a) for a, _ in pairs), sum(x == y for a, b in pairs for x, y in zip(a, b))
 
 
 ONE_METHOD = """
