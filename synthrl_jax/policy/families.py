@@ -1,5 +1,7 @@
 """Hugging Face config.json to DecoderConfig and back: a family is configuration of the one decoder, never code."""
 
+import math
+
 from synthrl_jax.policy.decoder import DecoderConfig
 
 # What each architecture adds to the Llama decoder. Llama 2, 3, 3.1, 3.2 and DeepSeek-Math are LlamaForCausalLM.
@@ -12,10 +14,14 @@ FAMILIES = {
 
 # What transformers takes for a field that config.json leaves out, where it is not Llama's value.
 LEFT_OUT = {
-    "MistralForCausalLM": {"num_key_value_heads": 8, "sliding_window": 4096},
-    "Qwen2ForCausalLM": {"num_key_value_heads": 32},
-    "Qwen3ForCausalLM": {"num_key_value_heads": 32, "head_dim": 128},
+    "MistralForCausalLM": {"num_key_value_heads": 8, "sliding_window": 4096, "max_position_embeddings": 131_072},
+    "Qwen2ForCausalLM": {"num_key_value_heads": 32, "max_position_embeddings": 32_768},
+    "Qwen3ForCausalLM": {"num_key_value_heads": 32, "head_dim": 128, "max_position_embeddings": 32_768},
 }
+
+# transformers chooses the class by model_type
+MODEL_TYPES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+MODEL_TYPES["qwen3"] = "Qwen3ForCausalLM"
 
 REQUIRED = {
     "vocab_size": "vocab_size",
@@ -35,6 +41,12 @@ IGNORED = {
     "_attn_implementation", "finetuning_task", "task_specific_params", "add_cross_attention", "is_decoder",
     "tie_encoder_decoder", "output_scores", "tf_legacy_loss", "use_bfloat16", "prefix", "sep_token_id",
     "decoder_start_token_id",
+    # of generation, which older versions of transformers wrote here
+    "max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty",
+    "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size",
+    "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "forced_bos_token_id", "forced_eos_token_id",
+    "remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens",
+    "return_dict_in_generate", "max_new_tokens", "cross_attention_hidden_size",
 }  # fmt: skip
 
 # fields that change the logits, with the only values that the decoder computes
@@ -46,6 +58,7 @@ ONLY = {
     "rope_interleaved": (False, None),
     "quantization_config": (None,),
     "partial_rotary_factor": (1.0, None),
+    "pruned_heads": ({}, None),
 }
 
 # Mistral 7B v0.1 has a window of 4,096 of 32,768 positions: the policy is kept to its first window. No shorter one is of use.
@@ -58,30 +71,31 @@ class UnsupportedModel(ValueError):
 
 def from_hf(fields: dict) -> DecoderConfig:
     """DecoderConfig of a config.json's fields; UnsupportedModel names what the decoder would not honour."""
+    if not isinstance(fields, dict):
+        raise UnsupportedModel(f"config.json holds no fields but a {type(fields).__name__}")
     fields = dict(fields)
-    names = fields.get("architectures") or ["(none given)"]
-    if names[0] not in FAMILIES:
-        raise UnsupportedModel(f"architecture {names[0]} is not one of {', '.join(FAMILIES)}")
-    config = dict(FAMILIES[names[0]])
+    architecture = _architecture(fields)
+    config: dict = dict(FAMILIES[architecture])
     for theirs, ours in REQUIRED.items():
         if fields.get(theirs) is None:
             raise UnsupportedModel(f"config.json lacks {theirs}")
-        config[ours] = fields.pop(theirs)
-    for name, value in LEFT_OUT.get(names[0], {}).items():
+        config[ours] = _whole(fields, theirs, 1)
+    for name, value in LEFT_OUT.get(architecture, {}).items():
         fields.setdefault(name, value)
-    window_by_default = not names[0].startswith("Qwen")
-    config["kv_heads"] = fields.pop("num_key_value_heads", None) or config["heads"]
-    config["head_dim"] = fields.pop("head_dim", None) or 0
-    config["norm_eps"] = fields.pop("rms_norm_eps", 1e-6)
-    config["tied"] = bool(fields.pop("tie_word_embeddings", False))
-    config["max_positions"] = fields.pop("max_position_embeddings", 2048)
+    window_by_default = not architecture.startswith("Qwen")
+    config["kv_heads"] = _whole(fields, "num_key_value_heads", 1, None) or config["heads"]
+    config["head_dim"] = _whole(fields, "head_dim", 1, None) or 0
+    config["norm_eps"] = _number(fields, "rms_norm_eps", 1e-6)
+    config["tied"] = _flag(fields, "tie_word_embeddings")
+    config["max_positions"] = _whole(fields, "max_position_embeddings", 1, 2048)
     config |= _rope(fields, config["max_positions"])
-    window = fields.pop("sliding_window", None)
+    window = _whole(fields, "sliding_window", 1, None)
     if window is not None and window < config["max_positions"] and fields.get("use_sliding_window", window_by_default):
         if window < SHORTEST_WINDOW:
             raise UnsupportedModel(f"sliding_window = {window} would hide tokens of longer texts: not supported")
         config["max_positions"] = window  # up to here a window hides nothing: the logits are the same
-    if any(kind != "full_attention" for kind in fields.pop("layer_types", None) or []):
+    kinds = fields.pop("layer_types", None) or []
+    if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
         raise UnsupportedModel("layer_types: only full_attention is supported")
     for name, value in fields.items():
         if name in ONLY:
@@ -92,30 +106,72 @@ def from_hf(fields: dict) -> DecoderConfig:
     return DecoderConfig(**config)
 
 
+def _architecture(fields: dict) -> str:
+    named, kind = fields.get("architectures"), fields.get("model_type")
+    if not named and isinstance(kind, str) and kind in MODEL_TYPES:
+        return MODEL_TYPES[kind]
+    first = named[0] if isinstance(named, list) and named else named or "(none given)"
+    if not isinstance(first, str) or first not in FAMILIES:
+        raise UnsupportedModel(f"architecture {first} is not one of {', '.join(FAMILIES)}")
+    if kind is not None and (not isinstance(kind, str) or MODEL_TYPES.get(kind) != first):
+        raise UnsupportedModel(f"model_type = {kind!r} does not go with architecture {first}")
+    return first
+
+
+def _whole(fields: dict, name: str, least: int, missing=None):
+    """Take out a whole number; `missing` where it is not there or null."""
+    value = fields.pop(name, None)
+    if value is None:
+        return missing
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UnsupportedModel(f"{name} = {value!r} is no whole number from {least} on")
+    return value
+
+
+def _number(fields: dict, name: str, missing: float | None = None) -> float:
+    """Take out a positive number; without `missing` it must be there."""
+    value = fields.pop(name, None)
+    value = missing if value is None else value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise UnsupportedModel(f"{name} = {value!r} is no positive number")
+    return float(value)
+
+
+def _flag(fields: dict, name: str) -> bool:
+    value = fields.pop(name, None)
+    if value not in (True, False, None):
+        raise UnsupportedModel(f"{name} = {value!r} is neither true nor false")
+    return bool(value)
+
+
 def _rope(fields: dict, max_positions: int) -> dict:
     # transformers 5 writes rope_parameters, earlier ones rope_theta and rope_scaling
-    rope = dict(fields.pop("rope_parameters", None) or {})
-    theta = fields.pop("rope_theta", 10_000.0)
-    rope |= fields.pop("rope_scaling", None) or {}
-    theta = rope.pop("rope_theta", theta)
-    kind = rope.pop("rope_type", None) or rope.pop("type", "default")
+    rope: dict = {}
+    for name in ("rope_parameters", "rope_scaling"):
+        found = fields.pop(name, None) or {}
+        if not isinstance(found, dict):
+            raise UnsupportedModel(f"{name} = {found!r} holds no fields")
+        rope |= found
+    theta = _number(fields, "rope_theta", 10_000.0)
+    theta = _number(rope, "rope_theta", theta)
+    kind = rope.pop("rope_type", None) or rope.pop("type", None) or "default"
     rope.pop("type", None)
     if rope.get("partial_rotary_factor") == 1.0:
         del rope["partial_rotary_factor"]
     known = {"default": (), "linear": ("factor",)}
     known["llama3"] = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    if kind not in known:
+    if not isinstance(kind, str) or kind not in known:
         raise UnsupportedModel(f"rope_scaling of type {kind!r} is not supported")
     for name in rope:
         if name not in known[kind]:
             raise UnsupportedModel(f"rope_scaling field {name} is not supported for type {kind!r}")
-    config = {"rope_theta": float(theta)}
+    config = {"rope_theta": theta}
     if kind != "default":
-        config |= {"rope_scaling": kind, "rope_factor": float(rope["factor"])}
+        config |= {"rope_scaling": kind, "rope_factor": _number(rope, "factor")}
     if kind == "llama3":
-        config["rope_low_freq_factor"] = float(rope["low_freq_factor"])
-        config["rope_high_freq_factor"] = float(rope["high_freq_factor"])
-        config["rope_original_positions"] = rope.get("original_max_position_embeddings", max_positions)
+        config["rope_low_freq_factor"] = _number(rope, "low_freq_factor")
+        config["rope_high_freq_factor"] = _number(rope, "high_freq_factor")
+        config["rope_original_positions"] = _whole(rope, "original_max_position_embeddings", 1, max_positions)
     return config
 
 

@@ -11,6 +11,7 @@ from synthrl_jax.problems.rows import (
     check_size,
     chosen,
     cut,
+    file_text,
     json_row,
     jsonl_rows,
     text_of,
@@ -67,7 +68,7 @@ def read_directory(root, split: str) -> Iterator[Problem]:
 
     for subject in sorted(p for p in (epath.Path(root) / split).iterdir() if p.is_dir()):
         for path in sorted(subject.glob("*.json"), key=order):
-            row = json_row(path.read_text(), str(path))
+            row = json_row(file_text(path), str(path))
             if not isinstance(row, dict):
                 raise ValueError(f"{path}: a row is an object, not {type(row).__name__}")
             yield problem_of(row, str(path), f"{split}/{subject.name}/{path.stem}")

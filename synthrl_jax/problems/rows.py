@@ -21,12 +21,15 @@ def jsonl_rows(path, help_text: str = "") -> Iterator[tuple[str, dict[str, Any]]
     file = epath.Path(path)
     if not file.exists():
         raise FileNotFoundError(f"{path}: no such file{'; ' if help_text else ''}{help_text}")
-    text = file.read_text()
+    text = file_text(file)
     if text.lstrip().startswith("["):
         try:
-            rows = [(f"{path}:{i}", row) for i, row in enumerate(json.loads(text), start=1)]
+            found = json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}: not rows ({type(error).__name__}: {error})") from None
+        rows = [(f"{path}:{i}", row) for i, row in enumerate(found, start=1)]
     else:
         rows = []
         for number, line in enumerate(text.split("\n"), start=1):
@@ -38,12 +41,22 @@ def jsonl_rows(path, help_text: str = "") -> Iterator[tuple[str, dict[str, Any]]
         yield where, row
 
 
+def file_text(file) -> str:
+    """A file's text, a byte-order mark left out; ValueError names one that is not UTF-8."""
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not UTF-8 text (byte {error.start:,})") from None
+
+
 def json_row(text: str, where: str) -> Any:
     """The JSON value of a text; ValueError with its place."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: not JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
+        raise ValueError(f"{where}: not a row ({type(error).__name__}: {error})") from None
 
 
 def text_of(row: dict[str, Any], field: str, where: str) -> str:

@@ -226,3 +226,25 @@ def test_synthetic_problems_train_and_real_ones_evaluate(tmp_path, capsys):
     assert "1 of 6 problems dropped, first leak for test-00003" in capsys.readouterr().out
     assert load("synthetic", "test", path=str(tmp_path), evaluation=evaluation) == test
     assert len(load("synthetic", "train", path=str(tmp_path), evaluation=evaluation, ngram=0)) == 6
+
+
+def test_odd_files_are_read_or_named(tmp_path):
+    row = {"question": "Tom has 2 figs.\u2028How many?", "answer": "2\n#### 1,002"}
+    path = tmp_path / "test.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(row, ensure_ascii=False).encode() + b"\r\n\r\n")
+    (found,) = load("gsm8k", "test", path=str(tmp_path), published=False)
+    assert found.answer == "1002" and "\u2028" in found.question
+    bad = {
+        "not UTF-8": b"\xff\xfe{}",
+        r":1: not a row \(RecursionError": b'{"a": ' * 100_000,
+        r"test.jsonl: not rows \(RecursionError": b"[" * 100_000,
+        r":1: not a row \(ValueError": b'{"question": ' + b"1" * 5000 + b"}",
+        ":2: not JSON": json.dumps(row).encode() + b"\n{'question': 1}",
+        "no '#### <answer>'": json.dumps(row | {"answer": "#### 3\nso three"}).encode(),
+        "no text in field 'answer'": json.dumps(row | {"answer": 5}).encode(),
+    }
+    for words, content in bad.items():
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=words) as error:
+            load("gsm8k", "test", path=str(tmp_path), published=False)
+        assert "test.jsonl" in str(error.value) and "\n" not in str(error.value)
