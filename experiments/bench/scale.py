@@ -27,6 +27,7 @@ TOKEN_BYTES, ROW_BYTES = (
     40,
 )  # a shard's token with its log-probability; fork, index, finish, length and root id of a row
 JSON_BYTES = 6  # a token of a response in responses.jsonl
+STEP_BYTES = 40  # span, counts and credit of a step in values.jsonl, credits.jsonl
 
 
 def rests(path: str) -> np.ndarray:
@@ -105,7 +106,8 @@ def phase(options, drawn: np.ndarray, chips: int) -> dict:
     shard = options.shard_roots * options.steps * options.rollouts
     found = simulate(drawn, work, shard, options.rows, replicas, options.seed)
     tokens = work * found["mean_tokens"]
-    seconds = found["steps"] * options.step_seconds
+    # fewer chips than a replica's take as much longer for a step, if its weights and caches fit them at all
+    seconds = found["steps"] * options.step_seconds * max(1.0, options.replica_chips / chips)
     row = {"chips": chips, "replicas": replicas, "processes": processes, "rollouts": work, "tokens": tokens, **found}
     row["hours"] = seconds / 3600
     row["tokens_per_second"] = tokens / seconds
@@ -119,6 +121,36 @@ def phase(options, drawn: np.ndarray, chips: int) -> dict:
     row["objects_bytes"] = work * (900 + found["mean_tokens"] * 64)
     row["manifest_files"] = found["shards"] + 1
     return row
+
+
+def artifacts(options, mean_tokens: float) -> list[dict]:
+    """One row a stage: how many files its cells hold, whatever the number of chips, and their bytes (of the large ones)."""
+    drawn, valued = options.problems * options.samples, options.problems * options.negatives
+    rollouts = valued * options.steps * options.rollouts
+    shards = {"sample": -(-options.problems // options.shard_roots), "values": -(-valued // options.shard_roots)}
+    stored = {"sample": drawn * (options.response_tokens * TOKEN_BYTES + ROW_BYTES)}
+    stored["values"] = rollouts * (mean_tokens * TOKEN_BYTES + ROW_BYTES)
+    text, step = options.response_tokens * JSON_BYTES, options.steps * STEP_BYTES
+    found = [
+        # (stage, files beside shards and the cell's manifest, bytes): problems, responses and verdicts, chosen ones, ...
+        ("data", 1, options.problems * 2 * text),
+        ("sample", 1, stored["sample"]),
+        ("grade", 3, drawn * (text + STEP_BYTES)),
+        ("positives", 2, options.problems * 4 * text),
+        ("values", 4, stored["values"] + valued * (text + step)),
+        ("credit", 9, valued * (2 * text + step)),
+        ("train", 10, options.policy_bytes),
+        ("evaluate", 2, 0.0),
+    ]
+    return [
+        {
+            "stage": stage,
+            "shards": shards.get(stage, 0),
+            "files": shards.get(stage, 0) + files + 1,
+            "stored_bytes": size,
+        }
+        for stage, files, size in found
+    ]
 
 
 def breaks(row: dict, options) -> str:
@@ -137,7 +169,7 @@ def breaks(row: dict, options) -> str:
     return "nothing"
 
 
-def show(rows: list[dict], options) -> str:
+def show(rows: list[dict], stages: list[dict], options) -> str:
     head = f"{'chips':>6} {'processes':>9} {'shards':>8} {'hours':>9} {'idle':>6} {'tails':>6} {'stragglers':>10} "
     lines = [head + f"{'tokens/s':>12} {'GB stored':>9} {'MB/s/host':>9} {'grading cores/host':>18}  breaks first"]
     for r in rows:
@@ -146,6 +178,8 @@ def show(rows: list[dict], options) -> str:
             f"{r['straggler_idle']:>10.1%} {r['tokens_per_second']:>12,.0f} {r['stored_bytes'] / 1e9:>9.1f} "
             f"{r['bytes_per_second_per_host'] / 1e6:>9.2f} {r['grading_cores_per_host']:>18.2f}  {breaks(r, options)}"
         )
+    lines += ["", f"{'stage':10} {'shards':>8} {'files a cell':>12} {'GB a cell':>10}"]
+    lines += [f"{s['stage']:10} {s['shards']:>8,} {s['files']:>12,} {s['stored_bytes'] / 1e9:>10.2f}" for s in stages]
     return "\n".join(lines)
 
 
@@ -160,7 +194,7 @@ def main(argv: list[str] | None = None) -> int:
         "shard_roots": 64,
         "seed": 0,
     }
-    numbers |= {"replica_chips": 4, "host_chips": 4, "host_cores": 56, "response_tokens": 150}
+    numbers |= {"replica_chips": 4, "host_chips": 4, "host_cores": 56, "response_tokens": 150, "samples": 16}
     for name, value in numbers.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
     parser.add_argument("--characters-per-token", type=float, default=2.9, help="of the tokenizer on such text")
@@ -171,6 +205,7 @@ def main(argv: list[str] | None = None) -> int:
         "--grade-seconds", type=float, default=0.0005, help="one verdict on one core (experiments.bench.grading)"
     )
     parser.add_argument("--host-bytes", type=float, default=192e9, help="memory of a host")
+    parser.add_argument("--policy-bytes", type=float, default=13.5e9, help="of an exported policy (7B in bfloat16)")
     parser.add_argument("--lengths", help="GSM8K's train.jsonl, to measure lengths anew")
     parser.add_argument("--chips", default=",".join(map(str, CHIPS)))
     parser.add_argument("--json", help="write the rows to this file")
@@ -183,14 +218,20 @@ def main(argv: list[str] | None = None) -> int:
         rest = rests(options.lengths) if options.lengths else None
         shard = options.shard_roots * options.steps * options.rollouts
         drawn = draw_shards(rest, shard, options.rows, options.characters_per_token, options.seed)
-        rows = [phase(options, drawn, int(chips)) for chips in options.chips.split(",")]
+        sizes = [int(chips) for chips in options.chips.split(",")]
+        if min(sizes) < 1 or min(options.characters_per_token, options.step_seconds, options.host_bytes) <= 0:
+            raise UsageError(
+                "--chips must be at least 1, --characters-per-token, --step-seconds and --host-bytes above 0"
+            )
+        rows = [phase(options, drawn, chips) for chips in sizes]
     except (UsageError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(show(rows, options))
+    stages = artifacts(options, rows[0]["mean_tokens"])
+    print(show(rows, stages, options))
     if options.json:
         settings = {name: getattr(options, name) for name in (*numbers, "characters_per_token", "step_seconds")}
-        write_atomic(Path(options.json), json.dumps([settings | row for row in rows], indent=1) + "\n")
+        write_atomic(Path(options.json), json.dumps([settings | row for row in [*rows, *stages]], indent=1) + "\n")
     return 0
 
 

@@ -33,12 +33,25 @@ def test_lengths_follow_the_measured_ones():
 def test_the_command_s_rows_add_up(tmp_path, capsys):
     flags = ["--problems=100", "--negatives=2", "--steps=3", "--rollouts=4", "--rows=16", "--shard-roots=10"]
     assert scale.main([*flags, "--chips=4,16", "--json", str(tmp_path / "rows.json")]) == 0
-    one, four = json.loads((tmp_path / "rows.json").read_text())
+    one, four, *stages = json.loads((tmp_path / "rows.json").read_text())
     assert one["rollouts"] == four["rollouts"] == 100 * 2 * 3 * 4
     assert four["processes"] == 4 and four["hours"] < one["hours"]
     assert one["tokens_per_second"] * one["hours"] * 3600 == pytest.approx(one["tokens"])
+    by_stage = {row["stage"]: row for row in stages}
+    assert by_stage["values"]["shards"] == one["shards"] == 20  # 200 roots, 10 a shard
+    assert by_stage["sample"]["files"] == 10 + 2 and by_stage["values"]["stored_bytes"] > one["stored_bytes"]
+    assert (
+        scale.main(["--chips=0"]) == 2 and scale.main(["--chips=four"]) == 2 and scale.main(["--step-seconds=0"]) == 2
+    )
     assert scale.main(["--lengths=nowhere.jsonl"]) == 2 and scale.main(["--rows=0"]) == 2
     assert all(len(line.splitlines()) == 1 for line in capsys.readouterr().err.strip().split("\n"))
+
+
+def test_fewer_chips_than_a_replica_take_as_much_longer(tmp_path):
+    flags = ["--problems=50", "--negatives=1", "--steps=2", "--rollouts=2", "--rows=8", "--shard-roots=10"]
+    assert scale.main([*flags, "--chips=1,4", "--json", str(tmp_path / "rows.json")]) == 0
+    one, four, *_ = json.loads((tmp_path / "rows.json").read_text())
+    assert one["hours"] == pytest.approx(4 * four["hours"])
 
 
 def test_what_breaks_first_is_named():
