@@ -11,27 +11,28 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One chip: dense bfloat16 FLOP/s, memory (bytes, bytes/s), interconnect bytes/s over all its links, one way; hosts."""
+    """One chip: dense bfloat16 FLOP/s, memory (bytes, those that the compiler gives to programs, bytes/s), interconnect bytes/s
+    over all its links, one way; chips of a host."""
 
     name: str
     flops: float
     memory: float
+    usable: float
     bandwidth: float
     interconnect: float
     host_chips: int
     dims: int  # of the torus
 
 
-# cloud.google.com/tpu/docs: v4, v5e, v5p, v6e (system architecture tables; links are given in Gbit/s, both ways together)
+# cloud.google.com/tpu/docs: v4, v5e, v5p, v6e (system architecture tables; links are given in Gbit/s, both ways together).
+# Usable is what the compiler (libtpu 0.0.42) says is there when a program asks for more; of v4 twice that of one of its cores.
 CHIPS = {
-    "v4": Chip("v4", 275e12, 32 * GIB, 1228e9, 150e9, 4, 3),
-    "v5e": Chip("v5e", 197e12, 16 * GIB, 819e9, 100e9, 4, 2),
-    "v5p": Chip("v5p", 459e12, 95 * GIB, 2765e9, 300e9, 4, 3),
-    "v6e": Chip("v6e", 918e12, 32 * GIB, 1640e9, 224e9, 4, 2),
+    "v4": Chip("v4", 275e12, 32 * GIB, 30.5 * GIB, 1228e9, 150e9, 4, 3),
+    "v5e": Chip("v5e", 197e12, 16 * GIB, 15.75 * GIB, 819e9, 100e9, 4, 2),
+    "v5p": Chip("v5p", 459e12, 95 * GIB, 95.74 * GIB, 2765e9, 300e9, 4, 3),
+    "v6e": Chip("v6e", 918e12, 32 * GIB, 31.25 * GIB, 1640e9, 224e9, 4, 2),
 }
 DATA_CENTRE = 25e9 / 4  # bytes/s a chip between slices: 200 Gbit/s a host of four
-# what the compiler keeps for itself (v5e compiles for 15.75 of 16 GiB)
-RESERVED = 0.25 * GIB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Slice:
     @property
     def usable(self) -> float:
         """Bytes of a chip's memory that a program can have."""
-        return self.chip.memory - RESERVED
+        return self.chip.usable
 
 
 def parse(text: str, slices: int = 1) -> Slice:

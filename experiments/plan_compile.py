@@ -5,6 +5,7 @@ python -m experiments.plan_compile < request.json > answer.json      (experiment
 
 import dataclasses
 import json
+import math
 import os
 import re
 import subprocess
@@ -72,11 +73,17 @@ def answer(request: dict) -> dict:
 
     where, mesh_shape = parse(request["topology"], request["slices"]), request["mesh"]
     more = {"num_slices": where.slices} if where.slices > 1 else {}
+    if math.prod(where.shape) == 1:
+        more["chips_per_host_bounds"] = (1, 1, 1)  # it takes hosts of four for granted
     try:
         topology = topologies.get_topology_desc(platform="tpu", topology_name=where.name, **more)
     except Exception as error:
         return {"compiled": False, "error": f"the compiler does not take {where.name} x {where.slices}: {_line(error)}"}
-    count = mesh_shape["data"] * mesh_shape["fsdp"] * mesh_shape["tensor"]
+    # the two cores of a v4 chip are devices of their own to the compiler, though one on a machine: what is said is for both
+    cores = max(1, len(topology.devices) // where.chips)
+    axis = "fsdp" if request["program"]["kind"] == "train" else "tensor"
+    mesh_shape = mesh_shape | {axis: mesh_shape[axis] * cores}
+    count = math.prod(mesh_shape.values())
     if len(topology.devices) < count:
         return {
             "compiled": False,
@@ -84,28 +91,29 @@ def answer(request: dict) -> dict:
         }
     mesh = sharding.make_mesh(**mesh_shape, devices=topology.devices[:count])
     program, config = Program(**request["program"]), DecoderConfig(**request["config"])
-    with jax.set_mesh(mesh):
-        try:
-            function, arguments = plan_programs.build(program, config, mesh)
+    try:
+        function, arguments = plan_programs.build(program, config, mesh)
+        with jax.set_mesh(mesh):
             compiled = function.lower(*arguments).compile()
-        except Exception as error:
-            out = {"compiled": False, "error": _line(error)}
-            if (used := used_bytes(str(error))) is not None:
-                out["peak_bytes"] = used
-            return out
+    except Exception as error:
+        out = {"compiled": False, "error": _line(error)}
+        if (used := used_bytes(str(error))) is not None:
+            out["peak_bytes"] = used * cores
+        return out
     memory = compiled.memory_analysis()
     arguments_bytes, temporaries = memory.argument_size_in_bytes, memory.temp_size_in_bytes
     outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
     moved = plan_hlo.traffic(compiled.as_text(), mesh_shape, program.trips)
+    # what peaks is at most arguments, results of their own and temporaries; the compiler's own figure where it gives one
+    peak = getattr(memory, "peak_memory_in_bytes", 0) or arguments_bytes + temporaries + outputs
     return {
         "compiled": True,
-        "argument_bytes": arguments_bytes,
-        "temporary_bytes": temporaries,
-        # what peaks is at most arguments, results of their own and temporaries; the compiler's own figure where it gives one
-        "peak_bytes": getattr(memory, "peak_memory_in_bytes", 0) or arguments_bytes + temporaries + outputs,
-        "memory_traffic": moved.memory,
+        "argument_bytes": arguments_bytes * cores,
+        "temporary_bytes": temporaries * cores,
+        "peak_bytes": peak * cores,
+        "memory_traffic": moved.memory * cores,
         "collectives": [
-            {"collective": op, "axis": axis, "count": n, "bytes": sent}
+            {"collective": op, "axis": axis, "count": n, "bytes": sent * cores}
             for (op, axis), (n, sent) in moved.collectives.items()
         ],
     }

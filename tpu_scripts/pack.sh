@@ -4,7 +4,7 @@
 #   tpu_scripts/pack.sh FILE
 
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd -P "$(dirname "$0")/.." # where the files are, also through a link to the scripts
 list() {
   if [[ -e .git ]]; then git ls-files -z; else find . -type f -not -path './.*' -not -path '*/__pycache__/*' -print0; fi
 }

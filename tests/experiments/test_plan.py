@@ -344,7 +344,9 @@ def test_every_program_of_a_small_decoder_compiles_for_a_tpu(tmp_path):
 
 @needs_compiler
 @pytest.mark.long
-@pytest.mark.parametrize("topology, slices", [("v5p:2x2x1", 1), ("v6e:2x2", 1), ("v4:2x2x1", 1), ("v5e:2x2", 2)])
+@pytest.mark.parametrize(
+    "topology, slices", [("v5p:2x2x1", 1), ("v6e:2x2", 1), ("v4:2x2x1", 1), ("v5e:1x1", 1), ("v5e:2x2", 2)]
+)
 def test_other_chips_and_two_slices_compile_or_say_why_not(tmp_path, topology, slices):
     flags = (f"--slices={slices}", "--programs=train", "--prompt=64", "--config.sample.max_tokens=64")
     row = planned(tmp_path, topology, *flags, batch=16, **SMALL)[0]["train sft 16"]

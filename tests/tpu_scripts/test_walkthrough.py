@@ -175,7 +175,8 @@ def test_three_kills_end_with_the_parameters_of_a_run_without_them(pod, tmp_path
     """SFT, samples and DPO on two processes, killed (-9, machines gone) in training, in sampling and in the method."""
     (tmp_path / "one.py").write_text(ONE_METHOD)
     flags = ["--restarts=6", "--backoff=0", "--", f"--config={tmp_path / 'one.py'}"]
-    pod.call("babysit.sh", f"--workdir={tmp_path / 'whole'}", "--poll=0.5", *flags)
+    done = pod.call("babysit.sh", f"--workdir={tmp_path / 'whole'}", "--poll=0.5", *flags, code=None)
+    assert done.returncode == 0, done.stderr[-1000:] + pod.call("logs.sh", "--worker=all", code=None).stdout
     pod.call("delete.sh", "--yes")
     sitter = pod.start("babysit.sh", f"--workdir={pod.workdir}", "--poll=0.5", *flags)
     for moment in ("sft-*.partial/checkpoints/*", "values-*.partial/completions/*", "dpo_*.partial/metrics.jsonl"):
