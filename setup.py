@@ -11,7 +11,9 @@ INSTALL = [
     "importlib_resources",  # tensorflow_datasets.text.gsm8k imports it and does not ask for it
     "array-record>=0.8.3",
     "sentencepiece>=0.2.1",
+    "protobuf>=5.26",  # sentencepiece's own model format; sentencepiece does not ask for it
     "tokenizers>=0.22",
+    "jinja2>=3.1.6",  # chat templates; older ones have known ways out of the sandbox
     "safetensors>=0.5",
     "ml-collections>=1.1",
     "absl-py>=2.1",

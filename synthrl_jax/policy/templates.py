@@ -1,8 +1,13 @@
-"""Prompt templates: text around `{question}`, by a word or in full; `<bos>` in front asks for that token."""
+"""Prompt templates: text around `{question}`, by a word or in full; `<bos>` in front asks for that token.
 
+`chat` is the tokenizer's own chat template with the question as the user's message; `chat:TEXT` with a text around {question}
+as that message.
+"""
+
+from synthrl_jax.policy import chat
 from synthrl_jax.policy.tokenizer import Tokenizer
 
-BOS, QUESTION = "<bos>", "{question}"
+BOS, QUESTION, CHAT = "<bos>", "{question}", "chat"
 SYSTEM = "You are a helpful assistant."
 
 # The makers' own formats: Llama 2 and 3 by Meta's model cards, DeepSeek-Math and Qwen 2.5 by their repositories' READMEs (a base
@@ -27,18 +32,22 @@ TEMPLATES = {
 
 
 def template(word: str) -> str:
-    """A template by its word in TEMPLATES, or the text itself. ValueError: neither, as it does not hold {question}."""
-    text = TEMPLATES.get(word, word)
+    """A template by its word in TEMPLATES, or the text itself; for `chat` the user's message. ValueError: neither, as it does not
+    hold {question}."""
+    text = QUESTION if word == CHAT else TEMPLATES.get(word, word.removeprefix(f"{CHAT}:"))
     if text.count(QUESTION) != 1:
         raise ValueError(
-            f"prompt={word!r} does not hold {QUESTION} (once), and is none of the words {', '.join(TEMPLATES)}"
+            f"prompt={word!r} does not hold {QUESTION} (once), and is none of the words {CHAT}, {', '.join(TEMPLATES)}"
         )
     return text
 
 
 def prompt_ids(tokenizer: Tokenizer, word: str, question: str) -> list[int]:
-    """Tokens of a prompt. ValueError: the template asks for <bos> and the tokenizer has none."""
+    """Tokens of a prompt. ValueError: the template asks for <bos>, or for a chat template, and the tokenizer has none."""
     text = template(word)
+    if word.split(":")[0] == CHAT:
+        messages = [{"role": "user", "content": text.replace(QUESTION, question)}]
+        return tokenizer.encode_chat(chat.render(chat.template_of(tokenizer.files), messages, tokenizer.special))
     begin = []
     if text.startswith(BOS):
         if tokenizer.bos_id is None:

@@ -1,11 +1,14 @@
 """Tokenizers behind one small interface: encode, decode, pieces for step splitting, special ids."""
 
+import functools
 import io
 import json
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from etils import epath
+
+from synthrl_jax.policy.chat import SPECIAL_FILE, added_tokens, fields, special_texts, split_special
 
 SENTENCEPIECE_FILE, TOKENIZERS_FILE, CONFIG_FILE = "tokenizer.model", "tokenizer.json", "tokenizer_config.json"
 # what transformers may look for beside a tokenizer
@@ -16,14 +19,22 @@ FILES = (
 
 
 class Tokenizer(Protocol):
-    """What the rooms need of a tokenizer. `pieces(ids)` are the texts of the tokens; joined they are `decode(ids)`."""
+    """What the rooms need of a tokenizer. `pieces(ids)` are the texts of the tokens; joined they are `decode(ids)`.
+
+    `encode_chat` is for a text that spells its special tokens, as chat templates write it; `files` by name are those it was read
+    from, its chat template among them; `special` the texts of special tokens, by name.
+    """
 
     vocab_size: int
     pad_id: int
     bos_id: int | None
     eos_id: int
+    files: dict[str, bytes]
+    special: dict[str, str]
 
     def encode(self, text: str) -> list[int]: ...
+
+    def encode_chat(self, text: str) -> list[int]: ...
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
@@ -50,9 +61,40 @@ class SentencePieceTokenizer:
         # Llama 2 has no padding token; its unknown token is never produced under byte fallback and serves as one.
         self.pad_id = sp.pad_id() if sp.pad_id() >= 0 else sp.unk_id()
         self._silent = {i for i in range(self.vocab_size) if sp.is_control(i)} | {self.pad_id}
+        named = {"bos_token": sp.bos_id(), "eos_token": sp.eos_id(), "unk_token": sp.unk_id(), "pad_token": sp.pad_id()}
+        config = fields(self.files, CONFIG_FILE)  # null there: it is not used
+        self.special = {n: sp.id_to_piece(i) for n, i in named.items() if i >= 0 and config.get(n, "") is not None}
+        self.special |= special_texts(self.files)
+        controls = [i for i in range(self.vocab_size) if sp.is_control(i) or i == sp.unk_id()]
+        self._spelt = {sp.id_to_piece(i): i for i in controls} | added_tokens(self.files)
+        # a model tuned for chat may end its turns with an added token
+        self.eos_id = self._spelt.get(self.special.get("eos_token", ""), self.eos_id)
 
     def encode(self, text: str) -> list[int]:
         return self._sp.encode(text)
+
+    def encode_chat(self, text: str) -> list[int]:
+        """Tokens of a text in which special tokens are spelt, as transformers cuts it: the model's space goes before the first
+        part, in legacy mode before each, and never before another space."""
+        legacy, ids = bool(fields(self.files, CONFIG_FILE).get("legacy")), []
+        for part in split_special(text, list(self._spelt)):
+            if part in self._spelt:
+                ids.append(self._spelt[part])
+            elif part.startswith(" ") or (ids and not legacy):
+                ids += self._without_prefix.encode(part)
+            else:
+                ids += self._sp.encode(part)
+        return ids
+
+    @functools.cached_property
+    def _without_prefix(self):
+        """The same model without its space in front."""
+        import sentencepiece
+        from sentencepiece import sentencepiece_model_pb2
+
+        proto = sentencepiece_model_pb2.ModelProto.FromString(self.model)
+        proto.normalizer_spec.add_dummy_prefix = False
+        return sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(self.pieces(ids))
@@ -117,6 +159,7 @@ class JsonTokenizer:
         self._tokenizer.no_truncation()
         self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
         config = config or {}
+        self.special = special_texts(self.files | {CONFIG_FILE: json.dumps(config).encode()})
         ends = ("<|end▁of▁sentence|>", "<｜end▁of▁sentence｜>", "</s>", "<|endoftext|>", "<|end_of_text|>")
         named = self._special(config, "eos_token", () if eos_id is not None else ends)
         self.eos_id = eos_id if named is None else named
@@ -141,6 +184,10 @@ class JsonTokenizer:
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def encode_chat(self, text: str) -> list[int]:
+        """Tokens of a text in which special tokens are spelt: the library finds them in any text."""
+        return self.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(self.pieces(ids))
@@ -177,8 +224,14 @@ class JsonTokenizer:
         return text.encode()
 
     def save(self, directory: str) -> None:
-        """Write its files, as they were read."""
-        _write(directory, self.files)
+        """Write its files, as they were read; where none names the special tokens, one that does."""
+        files = dict(self.files)
+        if CONFIG_FILE not in files:
+            named = {"bos_token": self.bos_id, "eos_token": self.eos_id}
+            texts = {name: self._tokenizer.id_to_token(i) for name, i in named.items() if i is not None}
+            config = {"tokenizer_class": "PreTrainedTokenizerFast", **texts}
+            files[CONFIG_FILE] = (json.dumps(config, ensure_ascii=False) + "\n").encode()
+        _write(directory, files)
 
 
 def _byte_level_alphabet() -> dict[str, int]:
@@ -211,10 +264,12 @@ def load_tokenizer(directory: str) -> Tokenizer | None:
         except RuntimeError as error:
             if TOKENIZERS_FILE not in files:
                 raise ValueError(f"{root / SENTENCEPIECE_FILE} is no SentencePiece model: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{root}: {error}") from None
     if TOKENIZERS_FILE not in files:
         return None
-    config = json.loads(files.get(CONFIG_FILE, b"{}"))
     try:
+        config = fields(files, SPECIAL_FILE) | fields(files, CONFIG_FILE)
         return JsonTokenizer(files[TOKENIZERS_FILE].decode(), config, _end_of_sequence(root), files)
     except Exception as error:  # the library raises bare Exceptions
         raise ValueError(f"{root / TOKENIZERS_FILE}: {error}") from None
@@ -223,7 +278,7 @@ def load_tokenizer(directory: str) -> Tokenizer | None:
 def _end_of_sequence(root) -> int | None:
     """The eos_token_id of the model's config.json, the first where it lists several."""
     path = root / "config.json"
-    found = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
+    found = fields({path.name: path.read_bytes()}, path.name).get("eos_token_id") if path.exists() else None
     return found[0] if isinstance(found, list) and found else found if isinstance(found, int) else None
 
 
