@@ -14,6 +14,7 @@ from synthrl_jax.problems.ledger import BudgetSpent, Ledger
 from synthrl_jax.problems.teacher import Refused
 
 BODY_LIMIT = 8 << 20  # bytes of one answer
+LONGEST_WORD = 5  # a key as short as "none" is no secret, and may be a word of the answer
 LONGEST_WAIT = 600.0  # seconds, whatever Retry-After says
 TRANSIENT = (408, 409, 425, 429)
 
@@ -140,7 +141,9 @@ class Endpoint:
         ]
         known = [type(n) is int and 0 <= n < 10_000_000 for n in used]
         guess = [len(prompt.encode()) // 3 + 1, len(text.encode(errors="replace")) // 3 + 1]
-        text = self._scrub(text.encode(errors="replace").decode())
+        text = text.encode(errors="replace").decode()
+        if len(self._key) > LONGEST_WORD:
+            text = self._scrub(text)
         return text, tuple(n if fine else g for n, fine, g in zip(used, known, guess))
 
     def _judge(self, error: BaseException, attempt: int) -> tuple[str, float | None, bool]:

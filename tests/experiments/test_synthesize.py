@@ -11,6 +11,7 @@ import pytest
 from teacher_server import FAULTS, KEY, Server, answer
 
 from experiments import synthesize
+from synthrl_jax.problems.endpoint import Endpoint, EndpointSettings
 from synthrl_jax.problems.problem import load
 from synthrl_jax.problems.synthetic import read
 
@@ -238,3 +239,10 @@ def test_the_solution_ends_with_the_line_of_the_answer():
 def test_the_server_itself_is_a_function_of_its_requests():
     prompt = "Solve this\n<problem>\nTom1 has 12 figs and buys 30. How many figs has Tom1 now?\n</problem>"
     assert answer(prompt, "x") == answer(prompt, "x")
+
+
+def test_a_key_that_is_a_plain_word_stays_one_in_the_answers():
+    """Servers that ask for no key are given any word; a real one is taken out wherever an answer repeats it."""
+    body = json.dumps({"choices": [{"message": {"content": "so x = 3, my key is sk-a-real-secret"}}]}).encode()
+    texts = [Endpoint(EndpointSettings("m", "http://h"), key)._parse(body, "p")[0] for key in ("x", "sk-a-real-secret")]
+    assert texts == ["so x = 3, my key is sk-a-real-secret", "so x = 3, my key is ***"]
