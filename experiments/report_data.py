@@ -19,6 +19,7 @@ from synthrl_jax.analysis.scaling_law import PowerLaw
 from synthrl_jax.analysis.worked_example import WorkedExample
 from synthrl_jax.problems.oracle import KINDS
 
+CHOICE = re.compile(r"choose (?P<method>.+?) N=(?P<size>\d+)")
 LABEL = re.compile(r"(?P<what>.+?)(?: N=(?P<size>\d+) seed=(?P<seed>\d+))?")
 CONTROL = "sft_continued"  # the fair comparison: as many updates, on the teacher's solutions
 RESAMPLES = 2_000
@@ -57,7 +58,8 @@ class Scaling:
 
 @dataclasses.dataclass
 class Report:
-    """Everything that the table and the page say. `scores`: a row of the table each; `by_seed`: one evaluation each."""
+    """Everything that the table and the page say. `scores`: a row of the table each; `by_seed`: one evaluation each; `grids`:
+    size -> method -> rows {point, validation_accuracy} of every point that was tried."""
 
     name: str
     config: dict[str, Any]
@@ -69,6 +71,7 @@ class Report:
     samples: dict[tuple[int, int], dict[str, float]]
     pits: dict[tuple[int, int], list[dict]]
     looks: dict[tuple[str, int], list[list[tuple[int, float]]]]
+    grids: dict[int, dict[str, list[dict]]]
     example: WorkedExample | None
     scaling: Scaling | None
     stages: list[dict[str, Any]]
@@ -112,10 +115,10 @@ def collect(config: Mapping[str, Any], cells: Mapping[str, Cell], **about: str) 
         _compare(rows)
         for row in rows:
             row.elsewhere = _elsewhere(row, training)
-    scaling = _scaling(scores)
+    scaling = scaling_of(scores)
     for row in scores:
         if scaling is not None and 0 < row.size < scaling.sizes[-1] and row.method != "sft":
-            row.multiple = _multiple(scaling, scores, row)
+            row.multiple = multiple_of(scaling, scores, row)
     expected = [
         node.label for node in plan(ConfigDict(dict(config))) if not config.get("results") or node.stage == "evaluate"
     ]
@@ -134,6 +137,7 @@ def collect(config: Mapping[str, Any], cells: Mapping[str, Cell], **about: str) 
             if what == "credit"
         },
         looks=_looks(training, rank),
+        grids=_grids(cells, rank),
         example=first_example(training, _main_size(scores)),
         scaling=scaling,
         stages=_stages(cells),
@@ -167,9 +171,36 @@ def _parse(label: str) -> tuple[str, int, int]:
 
 
 def _scores(method: str, size: int, runs: Mapping[int, Path], training: Mapping, brief: bool = False) -> Scores:
-    """Scores over the runs' seeds; `brief` leaves out the intervals of the step shares, which the row of the mean has."""
-    rows = [read_jsonl(path / "problems.jsonl") for path in runs.values()]
-    summaries = [read_jsonl(path / "row.jsonl")[0] for path in runs.values()]
+    """Scores over the runs' seeds, with what their training cells say."""
+    found = {s: (read_jsonl(p / "problems.jsonl"), read_jsonl(p / "row.jsonl")[0]) for s, p in runs.items()}
+    scores = scores_of(method, size, found, brief)
+    places = [training[method, size, seed] for seed in runs if size and (method, size, seed) in training]
+    if len(places) == len(runs):
+        trained = [read_jsonl(path / "summary.jsonl")[0] for path in places]
+        for name in ("validation_accuracy", "updates", "best_update", "rows", "tokens"):
+            if all(name in summary for summary in trained):
+                fact = "train_" + name if name in ("rows", "tokens") else name
+                scores.facts[fact] = _mean([s[name] for s in trained])
+    moved = [training.get((f"drift {method}", size, seed)) for seed in runs]
+    if all(moved):
+        scores.facts |= drift_facts([read_jsonl(path / "summary.jsonl")[0] for path in moved])
+    return scores
+
+
+def drift_facts(summaries: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The stage `drift`'s numbers over seeds: `drift_needed_lost` and so on, those that every seed has."""
+    names = [name for name in summaries[0] if all(name in summary for summary in summaries)]
+    return {f"drift_{name}": float(np.mean([summary[name] for summary in summaries])) for name in names}
+
+
+def scores_of(
+    method: str, size: int, runs: Mapping[int, tuple[Sequence[Mapping], Mapping]], brief: bool = False
+) -> Scores:
+    """Scores over seeds: seed -> (a row a problem, the evaluation's own summary) as the stage `evaluate` writes them.
+
+    `brief` leaves out the intervals of the step shares, which the row of the mean has.
+    """
+    rows, summaries = [list(of_seed) for of_seed, _ in runs.values()], [summary for _, summary in runs.values()]
     right = np.array([[row["outcome"] == "correct" for row in of_seed] for of_seed in rows], float)
     k = summaries[0].get("k", 0)
     passed = None
@@ -190,12 +221,6 @@ def _scores(method: str, size: int, runs: Mapping[int, Path], training: Mapping,
         facts[name] = sum(summary.get(name, 0) for summary in summaries)
     if all("sampled_accuracy" in summary for summary in summaries):
         facts["sampled_accuracy"] = float(np.mean([summary["sampled_accuracy"] for summary in summaries]))
-    places = [training[method, size, seed] for seed in runs if size and (method, size, seed) in training]
-    if len(places) == len(runs):
-        trained = [read_jsonl(path / "summary.jsonl")[0] for path in places]
-        for name in ("validation_accuracy", "updates", "best_update", "rows", "tokens"):
-            if all(name in summary for summary in trained):
-                facts["train_" + name if name in ("rows", "tokens") else name] = _mean([s[name] for s in trained])
     return Scores(
         method=method,
         size=size,
@@ -256,7 +281,7 @@ def _compare(rows: list[Scores]) -> None:
         row.difference = Estimate(float((first - second).mean()), *interval)
 
 
-def _scaling(scores: Sequence[Scores]) -> Scaling | None:
+def scaling_of(scores: Sequence[Scores]) -> Scaling | None:
     """The law of SFT, where at least three sizes have an error above 0 on the same problems."""
     sft = [s for s in scores if s.method == "sft"]
     if len(sft) < SCALING_SIZES or len({s.right.shape[1] for s in sft}) > 1 or any(s.accuracy.value >= 1 for s in sft):
@@ -271,7 +296,8 @@ def _scaling(scores: Sequence[Scores]) -> Scaling | None:
     return Scaling(law, (grid, lo, hi), sizes)
 
 
-def _multiple(scaling: Scaling, scores: Sequence[Scores], row: Scores) -> Estimate | None:
+def multiple_of(scaling: Scaling, scores: Sequence[Scores], row: Scores) -> Estimate | None:
+    """A method's efficiency multiple with its interval; its ends may be infinite. None where the test problems differ."""
     sft = {s.size: s.right for s in scores if s.method == "sft"}
     if row.right.shape[1] != sft[scaling.sizes[0]].shape[1]:
         return None
@@ -286,6 +312,14 @@ def _looks(training: Mapping, rank) -> dict[tuple[str, int], list[list[tuple[int
         path = training[method, size, seed] / "looks.jsonl"
         if path.exists() and (looks := read_jsonl(path)):
             out.setdefault((method, size), []).append([(look["update"], look["validation_accuracy"]) for look in looks])
+    return out
+
+
+def _grids(cells: Mapping[str, Cell], rank) -> dict[int, dict[str, list[dict]]]:
+    found = [(match, cell) for label, cell in cells.items() if (match := CHOICE.fullmatch(label))]
+    out: dict[int, dict[str, list[dict]]] = {}
+    for match, cell in sorted(found, key=lambda pair: rank(pair[0]["method"])):
+        out.setdefault(int(match["size"]), {})[match["method"]] = read_jsonl(Path(cell.path) / "grid.jsonl")
     return out
 
 

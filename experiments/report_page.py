@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from experiments.report_data import CONTROL, Report
 from experiments.report_table import columns
 from experiments.report_words import findings, learner, untrained, verdict, what
-from synthrl_jax.analysis import figures
+from synthrl_jax.analysis import figures, heat_map, scaling_figures
 from synthrl_jax.analysis.estimate import Estimate
 from synthrl_jax.analysis.style import GRID, INK, MUTED, TINT, to_svg
 from synthrl_jax.analysis.worked_example import worked_example_plot
@@ -99,6 +99,9 @@ def draw(report: Report) -> dict[str, Figure]:
         out["pits"] = figures.pit_plot(pits)
     if curves := {method: curves for (method, size), curves in report.looks.items() if size == report.main_size}:
         out["validation"] = figures.looks_plot(curves)
+    grids = report.grids.get(report.main_size, {})
+    if tried := {name: rows for name, rows in grids.items() if name != "sft"}:
+        out["heat_maps"] = heat_map.heat_map_plot(tried, _start_accuracy(report))
     if report.scaling is not None:
         error = lambda e: Estimate(1 - e.value, 1 - e.hi, 1 - e.lo)  # noqa: E731
         sft = {s.size: error(s.accuracy) for s in report.scores if s.method == "sft"}
@@ -107,8 +110,16 @@ def draw(report: Report) -> dict[str, Figure]:
             if s.multiple is not None:
                 methods.setdefault(s.method, {})[s.size] = error(s.accuracy)
         multiples = {(s.method, s.size): s.multiple for s in report.scores if s.multiple is not None}
-        out["scaling"] = figures.scaling_plot(sft, methods, report.scaling.law, report.scaling.band, multiples)
+        out["scaling"] = scaling_figures.scaling_plot(sft, methods, report.scaling.law, report.scaling.band, multiples)
     return out
+
+
+def _start_accuracy(report: Report) -> float | None:
+    """pi_sft's validation accuracy at the main size: of its own grid's best point, or of its best looks."""
+    if rows := report.grids.get(report.main_size, {}).get("sft"):
+        return max(row["validation_accuracy"] for row in rows)
+    best = [max(score for _, score in curve) for curve in report.looks.get(("sft", report.main_size), [])]
+    return sum(best) / len(best) if best else None
 
 
 def captions_of(report: Report) -> dict[str, tuple[str, str]]:
@@ -157,6 +168,12 @@ def captions_of(report: Report) -> dict[str, tuple[str, str]]:
             f"Validation during training{at}",
             "Greedy accuracy on the validation problems at each look; the parameters of the best look are kept. All methods but "
             "rft, which starts from the base model, start from SFT's best look (the dashed line).",
+        ),
+        "heat_maps": (
+            f"Every point of every grid{at}",
+            "Validation accuracy of each method at each point of its grid, in one colour scale: white is the policy that most "
+            "methods start from, blue better, red worse. The outlined point is the one that was chosen; how much of the map is "
+            "red says how much care a method asks for.",
         ),
         "scaling": (
             "What a method is worth in problems",
@@ -213,6 +230,9 @@ def _legend(report: Report) -> str:
     if any(s.shares for s in report.scores):
         text += " Shares of steps are of all lines of the greedy answers; the last column is the share of right answers that hold"
         text += " a wrong step."
+    if any("drift_responses" in s.facts for s in report.scores):
+        text += " 'Lost' and 'moved': how much less likely the method made a step that pi_sft had sampled, and how far it moved"
+        text += " it either way, in nats a step; right steps are those that the oracle calls needed."
     return f"<p>{escape(text)}</p>"
 
 

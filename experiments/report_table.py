@@ -16,6 +16,15 @@ SHARE_TITLES = {
 }
 
 
+# nats a step, on pi_sft's samples: how much less likely the method made it, and how far it moved it either way
+DRIFT_TITLES = {
+    "drift_needed_lost": "right steps lost",
+    "drift_needed_moved": "right steps moved",
+    "drift_wrong_lost": "wrong steps lost",
+    "drift_wrong_moved": "wrong steps moved",
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Column:
     """A column of the result table: its title, and a row's number and interval as text, empty where there is none."""
@@ -47,6 +56,8 @@ def columns(report: Report) -> list[Column]:
         found.append(_estimates(f"{name} %", lambda s, name=name: s.elsewhere.get(name)))
     for name, title in SHARE_TITLES.items():
         found.append(_estimates(title, lambda s, name=name: s.shares.get(name), brief=True))
+    for name, title in DRIFT_TITLES.items():
+        found.append(Column(title, lambda s, name=name: f"{s.facts[name]:.2f}" if name in s.facts else ""))
     return [column for column in found if any(column.number(s) for s in report.scores)]
 
 

@@ -5,17 +5,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.markers import CARETRIGHT
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from synthrl_jax.analysis.estimate import Estimate
-from synthrl_jax.analysis.scaling_law import PowerLaw
 from synthrl_jax.analysis.style import (
     BLUE,
     GREY,
     INK,
     ORANGE,
+    PERCENT,
     PINK,
     RED,
     SKY,
@@ -28,7 +27,6 @@ from synthrl_jax.analysis.style import (
 from synthrl_jax.problems.oracle import KINDS, WRONG
 
 KIND_COLOURS = dict(zip(KINDS, ("#b5c4d1", YELLOW, SKY, RED, ORANGE, PINK, "#4d4d4d")))
-PERCENT = FuncFormatter(lambda value, _: f"{value:g} %")
 MOST_STEPS = 10  # later pits share the last column
 
 
@@ -227,89 +225,3 @@ def _mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> list[Sequence[
     if len({tuple(update for update, _ in curve) for curve in curves}) > 1:
         return list(curves)
     return [[(look[0][0], float(np.mean([score for _, score in look]))) for look in zip(*curves)]]
-
-
-@styled
-def scaling_plot(
-    sft: Mapping[int, Estimate],
-    methods: Mapping[str, Mapping[int, Estimate]],
-    law: PowerLaw,
-    band: tuple[np.ndarray, np.ndarray, np.ndarray],
-    multiples: Mapping[tuple[str, int], Estimate],
-) -> Figure:
-    """Error against the number of problems, and what each method is worth in problems.
-
-    sft, methods: test errors by size; band: sizes, lo, hi of the law's error; multiples: by (method, size), ends may be
-    infinite, drawn up to the largest SFT size and never beyond.
-    """
-    sizes = sorted(sft)
-    figure = new_figure(8.6, max(4.0, 0.26 * len(multiples) + 1.6))
-    left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": [1.15, 1]})
-    looks = looks_of(["sft", *methods])
-    quiet(left)
-    left.set(xscale="log", yscale="log")
-    left.fill_between(band[0], 100 * band[1], 100 * band[2], color=INK, alpha=0.13, linewidth=0)
-    line = np.geomspace(sizes[0], sizes[-1], 50)
-    left.plot(line, 100 * law.error(line), color=INK, linewidth=1.3, label=f"SFT: error ~ D$^{{{-law.b:.2f}}}$")
-    _errors(left, sft, 1.0, INK, "o", None)
-    for index, (method, points) in enumerate(methods.items()):
-        shift = 1.06 ** (index - (len(methods) - 1) / 2)
-        _errors(left, points, shift, *looks[method], method)
-    left.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=35, ha="right", rotation_mode="anchor")
-    left.xaxis.set_minor_locator(NullLocator())
-    lowest, highest = left.get_ylim()
-    ticks = [
-        t for t in (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 100) if lowest <= t <= highest
-    ]
-    left.set_yticks(ticks)
-    left.yaxis.set_major_formatter(PERCENT)
-    left.yaxis.set_minor_locator(NullLocator())
-    left.yaxis.set_minor_formatter(NullFormatter())
-    left.set_xlabel("problems in training")
-    left.set_title("Test error")
-    figure.legend(
-        *left.get_legend_handles_labels(), loc="outside lower left", ncol=5, columnspacing=1.2, handlelength=1.4
-    )
-    _multiples(right, multiples, looks, sizes[-1])
-    return figure
-
-
-def _errors(
-    axes: Axes, points: Mapping[int, Estimate], shift: float, colour: str, marker: str, label: str | None
-) -> None:
-    for size, estimate in points.items():
-        axes.plot([size * shift] * 2, 100 * np.array(estimate[1:]), color=colour, linewidth=1.3)
-        axes.plot(
-            [size * shift],
-            [100 * estimate.value],
-            marker=marker,
-            color=colour,
-            markersize=5.5,
-            linestyle="",
-            label=label,
-        )
-        label = None
-
-
-def _multiples(axes: Axes, multiples: Mapping[tuple[str, int], Estimate], looks: Mapping, largest: int) -> None:
-    quiet(axes, "x")
-    axes.set_xscale("log")
-    axes.axvline(1, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.7)
-    several = len({size for _, size in multiples}) > 1
-    for y, ((method, size), estimate) in enumerate(multiples.items()):
-        colour, marker = looks[method]
-        cap = largest / size
-        lo, value, hi = (float(np.clip(end, 1 / 32, cap)) for end in (estimate.lo, estimate.value, estimate.hi))
-        axes.plot([lo, hi], [y, y], color=colour, linewidth=2.2, solid_capstyle="round")
-        if estimate.hi > cap:
-            axes.plot([cap], [y], marker=CARETRIGHT, color=colour, markersize=8)
-        axes.plot([value], [y], marker=marker, color=colour, markersize=6.5)
-    axes.set_ylim(len(multiples) - 0.5, -0.5)
-    axes.set_yticks(range(len(multiples)), [f"{m}, {size:,}" if several else m for m, size in multiples])
-    lowest, highest = axes.get_xlim()
-    ticks = [t for t in (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16, 32, 64, 128) if lowest <= t <= highest]
-    axes.set_xticks(ticks, [f"{t:g}" if t >= 1 else f"1/{1 / t:.0f}" for t in ticks])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.spines["left"].set_visible(False)
-    axes.set_xlabel("times the problems that SFT needs")
-    axes.set_title("Efficiency multiple")

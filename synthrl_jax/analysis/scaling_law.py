@@ -86,6 +86,22 @@ def efficiency_multiple_interval(
     return float(lo), float(hi)
 
 
+def exponent_interval(
+    sft_correct: Mapping[int, np.ndarray], level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval (lo, hi) of the law's exponent b; arguments as in `efficiency_multiple_interval`."""
+    sizes = sorted(sft_correct)
+    cells = [np.atleast_2d(np.asarray(sft_correct[s], float)) for s in sizes]
+    fit(sizes, [1 - cell.mean() for cell in cells])
+    least = np.array([0.5 / cell.size for cell in cells])[:, None]
+    exponents = [
+        _fit(np.log(np.array(sizes, float)), np.log(np.maximum(1 - means, least)))[1]
+        for means in resampled_means(cells, resamples, np.random.default_rng(seed))
+    ]
+    lo, hi = np.quantile(np.concatenate(exponents), [(1 - level) / 2, (1 + level) / 2])
+    return float(lo), float(hi)
+
+
 def format_multiple(multiple: float, size: float, largest: float) -> str:
     """The multiple as text, ">= 16" where it lies beyond the largest SFT size (16 * size): it is never extrapolated."""
     beyond = multiple * size > largest * (1 + 1e-9)

@@ -65,3 +65,32 @@ def step_shares(
         lo, hi = np.quantile(means[part][kept] / means[whole][kept], [(1 - level) / 2, (1 + level) / 2])
         out[share] = Estimate(value, float(lo), float(hi))
     return out
+
+
+def share_difference(
+    first: Sequence[Sequence[Mapping]],
+    second: Sequence[Sequence[Mapping]],
+    share: str,
+    level: float = 0.95,
+    resamples: int = 2_000,
+    seed: int = 0,
+) -> Estimate | None:
+    """A share of `first` minus that of `second`, paired: both answered the same problems with the same seeds.
+
+    Rows as in `step_shares`, which says what a resample is. None where a share is not defined. ValueError for other shapes.
+    """
+    shapes = [[len(rows) for rows in by_seed] for by_seed in (first, second)]
+    if shapes[0] != shapes[1] or not shapes[0] or len(set(shapes[0])) > 1:
+        raise ValueError(f"paired rows need the same seeds and problems, got {shapes}")
+    part, whole = SHARES[share]
+    cells = []
+    for by_seed in (first, second):
+        counts = [line_counts(rows) for rows in by_seed]
+        cells += [np.stack([of_seed[name] for of_seed in counts]) for name in (part, whole)]
+    if not (cells[1].any() and cells[3].any()):
+        return None
+    drawn = np.concatenate(list(resampled_means(cells, resamples, np.random.default_rng(seed))), axis=1)
+    a, b, c, d = drawn[:, (drawn[1] > 0) & (drawn[3] > 0)]
+    lo, hi = np.quantile(a / b - c / d, [(1 - level) / 2, (1 + level) / 2])
+    value = cells[0].sum() / cells[1].sum() - cells[2].sum() / cells[3].sum()
+    return Estimate(float(value), float(lo), float(hi))

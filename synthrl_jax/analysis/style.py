@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 # A page replaces these by its own variables, so that a figure follows the page's light or dark colours.
 INK, MUTED, GRID, TINT = "#1f2933", "#66727f", "#dfe4e9", "#fdeecb"
@@ -23,6 +24,7 @@ BLUE, SKY, GREEN, ORANGE, RED, PINK, YELLOW = (
     "#d8c62a",
 )
 GREY = "#929ca7"
+PERCENT = FuncFormatter(lambda value, _: f"{value:g} %")
 METHODS = {
     "base": (GREY, "v"),
     "sft": (INK, "o"),
@@ -35,7 +37,8 @@ METHODS = {
     "advantage_weighted": (PINK, "^"),
     "advantage_filtered": (YELLOW, "*"),
 }
-OTHERS = ((GREEN, "H"), (ORANGE, "<"), (BLUE, "h"), (PINK, "p"), (RED, "8"), (SKY, ">"))
+OTHERS = ((GREEN, "H"), (ORANGE, "<"), (BLUE, "h"), (PINK, "p"), (RED, "8"), (SKY, ">"), (GREEN, "v"), (ORANGE, "s"))
+OTHERS += ((BLUE, "^"), (PINK, "D"), (RED, "o"), (SKY, "X"), (YELLOW, "P"), (GREY, "d"), (GREEN, "*"), (BLUE, "o"))
 
 RC = {
     "font.family": "DejaVu Sans",

@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 
-from synthrl_jax.analysis import figures
+from synthrl_jax.analysis import figures, scaling_figures
 from synthrl_jax.analysis.estimate import Estimate
 from synthrl_jax.analysis.scaling_law import PowerLaw
 from synthrl_jax.analysis.style import INK, METHODS, looks_of, save_png, to_svg
@@ -77,12 +77,26 @@ def test_multiples_end_at_the_largest_size():
     sft = {n: Estimate(*[float(law.error(n)) * f for f in (1, 0.98, 1.02)]) for n in (500, 2000, 8000)}
     multiples = {("rft", 2000): Estimate(2.0, 1.5, 3.0), ("dpo_per_step", 2000): Estimate(9.0, 3.0, np.inf)}
     methods = {"rft": {2000: sft[2000]}, "dpo_per_step": {2000: sft[8000]}}
-    figure = figures.scaling_plot(sft, methods, law, (grid, law.error(grid) * 0.9, law.error(grid) * 1.1), multiples)
+    figure = scaling_figures.scaling_plot(
+        sft, methods, law, (grid, law.error(grid) * 0.9, law.error(grid) * 1.1), multiples
+    )
     left, right = figure.axes
     assert (2.0, 0.0) in dots(right)
     assert dots(right).count((4.0, 1.0)) == 2  # the estimate and the arrow: 8,000 problems are four times 2,000
     assert max(x for line in right.lines for x in line.get_xdata()) == 4.0
     assert (500.0, 100 * sft[500].value) in dots(left)
+
+
+def test_error_and_multiples_can_be_figures_of_their_own():
+    law, grid = PowerLaw(np.log(2.0), 0.15), np.geomspace(500, 8000, 5)
+    sft = {n: Estimate(*[float(law.error(n)) * f for f in (1, 0.98, 1.02)]) for n in (500, 2000, 8000)}
+    band = (grid, law.error(grid) * 0.9, law.error(grid) * 1.1)
+    (axes,) = scaling_figures.error_plot(sft, {"rft": {2000: sft[8000]}}, law, band).axes
+    assert (500.0, 100 * sft[500].value) in dots(axes) and (2000.0, 100 * sft[8000].value) in dots(axes)
+    multiples = {("rft", 2000): Estimate(2.0, 1.5, 3.0), ("rft", 500): Estimate(20.0, 3.0, np.inf)}
+    (axes,) = scaling_figures.multiple_plot(multiples, 8000).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["rft, 2,000", "rft, 500"]
+    assert (2.0, 0.0) in dots(axes) and (16.0, 1.0) in dots(axes)
 
 
 def example(**changes):

@@ -9,6 +9,7 @@ from synthrl_jax.analysis.scaling_law import (
     PowerLaw,
     efficiency_multiple,
     efficiency_multiple_interval,
+    exponent_interval,
     fit,
     format_multiple,
 )
@@ -99,6 +100,17 @@ def test_the_interval_covers_the_multiple():
         lo, hi = efficiency_multiple_interval(sft, 1000, method, resamples=400, seed=trial)
         hits += lo <= 4 <= hi
     assert 0.86 <= hits / trials <= 1.0
+
+
+def test_the_exponent_s_interval_covers_it_and_shrinks_with_data():
+    law, rng, hits, trials = PowerLaw(math.log(0.6 * 1000**0.15), 0.15), np.random.default_rng(5), 0, 60
+    for trial in range(trials):
+        sft, _ = simulated(rng, law, multiple=1)
+        lo, hi = exponent_interval(sft, resamples=300, seed=trial)
+        hits += lo <= 0.15 <= hi
+    assert 0.85 <= hits / trials <= 1.0
+    widths = [np.ptp(exponent_interval(simulated(rng, law, 1, problems=n)[0], resamples=300)) for n in (200, 5000)]
+    assert widths[1] < 0.6 * widths[0]
 
 
 def test_the_interval_holds_the_estimate_and_shrinks_with_data():

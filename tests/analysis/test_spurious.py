@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from synthrl_jax.analysis.spurious import line_counts, step_ratios, step_shares
+from synthrl_jax.analysis.spurious import line_counts, share_difference, step_ratios, step_shares
 
 
 def rows(*pairs):
@@ -58,3 +58,34 @@ def test_unknown_kinds_and_uneven_seeds_are_refused():
         step_ratios([rows(("wrong", {"mistake": 1}))])
     with pytest.raises(ValueError, match="a row for each problem"):
         step_shares([FEW, FEW[:2]])
+
+
+def random_rows(rng, wrong, right, count=300):
+    return rows(*[("correct" if r else "wrong", {"needed": 3, "wrong value": int(w)}) for r, w in
+                  zip(rng.random(count) < right, rng.random(count) < wrong)])  # fmt: skip
+
+
+def test_a_difference_of_shares_agrees_with_a_plain_paired_bootstrap():
+    rng = np.random.default_rng(2)
+    first, second = random_rows(rng, 0.4, 0.5), random_rows(rng, 0.2, 0.6)
+    columns = []
+    for many in (first, second):
+        right = np.array([row["outcome"] == "correct" for row in many])
+        columns += [right * np.array([row["greedy"]["wrong value"] for row in many]), right]
+    drawn = rng.integers(0, 300, (4000, 300))
+    a, b, c, d = (column[drawn].sum(1) for column in columns)
+    lo, hi = np.quantile(a / b - c / d, [0.025, 0.975])
+    found = share_difference([first], [second], "right_with_wrong_step")
+    shares = [step_ratios([many])["right_with_wrong_step"] for many in (first, second)]
+    assert found.value == pytest.approx(shares[0] - shares[1])
+    assert found.lo == pytest.approx(lo, abs=0.01) and found.hi == pytest.approx(hi, abs=0.01)
+
+
+def test_a_difference_is_paired_and_undefined_without_right_answers():
+    rng = np.random.default_rng(3)
+    first = [random_rows(rng, 0.4, 0.5), random_rows(rng, 0.4, 0.5)]
+    assert share_difference(first, first, "wrong_steps") == (0, 0, 0)
+    nobody = rows(*[("wrong", {"wrong value": 1})] * 300)
+    assert share_difference(first, [nobody, nobody], "right_with_wrong_step") is None
+    with pytest.raises(ValueError, match="same seeds"):
+        share_difference(first, first[:1], "wrong_steps")

@@ -90,6 +90,11 @@ class _Writer:
         artifacts.write_jsonl(path / "summary.jsonl", [summary])
         artifacts.write_jsonl(path / "metrics.jsonl", [{"step": 20, "loss": 0.7}])
 
+    def choose(self, path, node):
+        rows = [{"point": p, "validation_accuracy": 0.2 + 0.01 * i} for i, p in enumerate(node.settings["points"])]
+        artifacts.write_jsonl(path / "grid.jsonl", rows)
+        artifacts.write_jsonl(path / "choice.jsonl", rows[-1:])
+
     def evaluate(self, path, node):
         rng, p = random.Random(node.label), skill(node.label, list(self.config["methods"]))
         hardness = random.Random(0)

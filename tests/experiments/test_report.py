@@ -268,3 +268,39 @@ def test_pit_facts_by_hand():
         0.75,
     )
     assert (facts["usable_pits"], facts["usable_pit_is_first_wrong"], facts["usable_pit_is_either"]) == (2, 0.5, 1.0)
+
+
+def test_the_page_maps_every_point_of_the_grids(tmp_path):
+    config = small("tuned", methods=("rft", "dpo_per_step"))
+    config.tune_seeds, config.test_problems = (0,), 40
+    rates = {"learning_rate": (1e-4, 1e-3)}
+    config.methods.dpo_per_step.grid = {"loss_args": {"beta": (0.1, 0.3), "nll": (0.0, 0.2)}, "optimizer": rates}
+    config.methods.rft.grid = {"optimizer": rates}
+    found = report.collect(config.to_dict(), write_run(tmp_path, config, arithmetic_problems(6)))
+    assert {name: len(rows) for name, rows in found.grids[1000].items()} == {"rft": 2, "dpo_per_step": 8}
+    text, figures = report_page.page(found)
+    assert "Every point of every grid" in text
+    panels = [axes.get_title(loc="left") for axes in figures["heat_maps"].axes if axes.get_visible()]
+    assert panels == ["rft", "dpo_per_step, NLL 0", "dpo_per_step, NLL 0.2"]
+    best = max(score for _, score in found.looks["sft", 1000][0])
+    assert f"pi_sft, {100 * best:.1f} %" in figures["heat_maps"].get_suptitle()
+
+
+def test_drift_is_a_column_where_it_was_measured(finished, tmp_path):
+    cells, _, _ = finished
+    assert "right steps lost" not in report.table(report.collect(small("one").to_dict(), cells))
+    place = tmp_path / "drift"
+    place.mkdir()
+    numbers = {"responses": 9, "needed_steps": 20, "wrong_steps": 7, "needed_lost": -0.125, "needed_moved": 0.5}
+    (place / "summary.jsonl").write_text(json.dumps(numbers | {"wrong_lost": 2.0, "wrong_moved": 2.5}) + "\n")
+    (place / "manifest.json").write_text((cells["rft N=1000 seed=0"].path / "manifest.json").read_text())
+    label = "drift rft N=1000 seed=0"
+    cell = dataclasses.replace(cells["rft N=1000 seed=0"], label=label, path=place)
+    found = report.collect(small("one").to_dict(), {**cells, label: cell})
+    head, *rows = Page(report_page.page(found)[0]).tables["results"]
+    rows = {row[0]: dict(zip(head, row)) for row in rows}
+    titles = ("right steps lost", "right steps moved", "wrong steps lost", "wrong steps moved")
+    assert [rows["rft"][title] for title in titles] == ["-0.12", "0.50", "2.00", "2.50"]
+    assert {rows["sft"][title] for title in titles} == {"–"}
+    (row,) = [row for row in report.rows(found) if row["method"] == "rft"]
+    assert row["drift_needed_lost"] == -0.125 and row["drift_wrong_steps"] == 7
