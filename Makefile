@@ -24,6 +24,11 @@ $(VENV)/.test: setup.py $(VENV)/.run
 
 install: $(VENV)/.test
 
+# The TPU compiler, for ahead-of-time compiles (`python -m experiments.plan`, make test-long).
+$(VENV)/.plan: setup.py $(VENV)/.run
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[plan]'
+	touch $@
+
 quickstart: $(VENV)/.run
 	$(BIN)/python -m experiments.run --config=configs/quickstart.py --workdir=$(WORKDIR) --workers=2
 
@@ -34,7 +39,7 @@ test-fast: $(VENV)/.test
 	$(PYTEST) -m 'not long and not slow' $(TESTS)
 
 # Everything at full size; the result file is committed.
-test-long: $(VENV)/.test
+test-long: $(VENV)/.test $(VENV)/.plan
 	set -o pipefail; $(PYTEST) -rs $(TESTS) 2>&1 | tee experiments/results/test_long.txt
 
 # tunix for the rollout bench, in an environment of its own (2 GB); transformers comes with the test extra.

@@ -2,7 +2,7 @@
 # Bring the package to every worker and check that all of them see the same number of chips. Safe to repeat.
 #
 #   tpu_scripts/setup.sh [--env FILE] [--project P] [--zone Z] [--name N] [--dry-run]
-# Sends the files that git tracks, as they are here. Each worker gets Python 3.11 or newer if its image has an older one.
+# Sends the files that git tracks or would, as they are here (a new config too). Each worker gets Python 3.11 or newer if its image has an older one.
 
 source "$(dirname "$0")/common.sh"
 settings "$@"

@@ -242,6 +242,20 @@ def test_stop_spares_a_stranger_that_has_the_number_of_an_ended_run(ready):
     stranger.wait()
 
 
+def test_what_is_sent_is_what_git_tracks_or_would(tmp_path):
+    checkout, link = tmp_path / "checkout", tmp_path / "elsewhere"
+    (checkout / "tpu_scripts").mkdir(parents=True)
+    (checkout / "tpu_scripts/pack.sh").write_bytes((ROOT / "tpu_scripts/pack.sh").read_bytes())
+    for name in ("tracked.py", "gone.py", "new config.py", "notes.tmp"):
+        (checkout / name).write_text(name)
+    (checkout / ".gitignore").write_text("*.tmp\n")
+    link.symlink_to(checkout / "tpu_scripts")
+    for command in ("git init -q", "git add tracked.py gone.py", "rm gone.py", f"bash {link}/pack.sh {tmp_path}/a.tgz"):
+        subprocess.run(command, shell=True, cwd=checkout, check=True)
+    listed = subprocess.run(["tar", "-tzf", tmp_path / "a.tgz"], capture_output=True, text=True, check=True)
+    assert sorted(listed.stdout.splitlines()) == [".gitignore", "new config.py", "tpu_scripts/pack.sh", "tracked.py"]
+
+
 def test_a_failing_worker_fails_the_setup_and_the_next_one_goes_on(cloud):
     cloud.call("create.sh")
     cloud.script(ssh_fails={"1": "setup"})
