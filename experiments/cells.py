@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.machine import machine
 from synthrl_jax import pod, remote
 
 MANIFEST = "manifest.json"
@@ -103,6 +104,7 @@ class CellStore:
         manifest |= {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seconds": round(seconds, 1),
+            "hardware": machine(),
         }
         write_atomic(partial / MANIFEST, json.dumps(manifest, indent=1) + "\n")
         if partial != path:

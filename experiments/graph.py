@@ -156,7 +156,15 @@ class _One:
         choice = {"choice": f"choose {name} N={self.size}"} if grid else {}
         nodes += train(name, name, entry, choice)
         nodes += _evaluations(self.c, f"{name} {self.at}", f"{name} {self.at}", self.seed)
+        if name != "sft" and self.c.get("drift"):
+            nodes.append(self._drift(name))
         return nodes
+
+    def _drift(self, name: str) -> Node:
+        """How much a method changed right and wrong steps of pi_sft's own samples."""
+        settings = {"count": self.c["drift"], "delimiters": list(self.c["delimiters"]), **_placed(self.c)}
+        inputs = {role: self.earlier[role] for role in ("data", "sft", "grade")} | {"policy": f"{name} {self.at}"}
+        return Node(f"drift {name} {self.at}", "drift", settings, inputs, self.seed)
 
     def _sft(self, label: str, name: str, entry: dict, choice: dict) -> list[Node]:
         inputs = {"base": self.base, "data": self.data, "validation": "data validation", **choice}
@@ -208,7 +216,9 @@ class _One:
         own = settings != self.c["credit"] or entry.get("monte_carlo")
         label = f"credit {prefix}{name if own and not prefix else ''}".rstrip() + f" {self.at}"
         self.credits[known] = label
-        return label, [Node(label, "credit", crediting.without_defaults(settings) | _placed(self.c), earlier, self.seed)]
+        return label, [
+            Node(label, "credit", crediting.without_defaults(settings) | _placed(self.c), earlier, self.seed)
+        ]
 
     def _train_node(self, label: str, name: str, entry: dict, inputs: dict) -> Node:
         training = _training(self.c, {k: v for k, v in entry.items() if k in TRAIN_FIELDS})

@@ -3,6 +3,7 @@
 Adding one is a function and a line here, or `config.methods.<name>.examples = "module:function"`.
 """
 
+import collections
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,18 +11,30 @@ from typing import Any
 from experiments.artifacts import Artifacts
 from synthrl_jax.credit.example import Example, response_example
 from synthrl_jax.named import resolve
+from synthrl_jax.problems.oracle import Oracle
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
     """examples: (artifacts, **options) -> rows; loss: its name; start: `base` or `sft` (then also the reference); needs_credit:
-    whether the rows come from values and credit, and so wait for them."""
+    whether the rows come from values and credit, and so wait for them; rows_from: what they hang on, `rollouts`, `samples` or
+    the `teacher` alone, whatever else they wait for: so much counts as a method's cost."""
 
     examples: str | Callable[..., list[Example]]
     loss: str
     start: str = "sft"
     needs_reference: bool = False
     needs_credit: bool = True
+    rows_from: str = "rollouts"
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """The earlier artifacts that it could do without, by role."""
+        if self.rows_from == "rollouts":
+            return ()
+        sampled = ("grade", "positives") if self.rows_from == "teacher" else ()
+        start = ("sft",) if self.rows_from == "teacher" and self.start == "base" and not self.needs_reference else ()
+        return ("values", "credit", *sampled, *start)
 
 
 def teacher(artifacts: Artifacts) -> list[Example]:
@@ -29,9 +42,23 @@ def teacher(artifacts: Artifacts) -> list[Example]:
     return artifacts.teacher()
 
 
-def positives(artifacts: Artifacts) -> list[Example]:
-    """RFT: the policy's own selected correct responses."""
-    return [response_example(response) for response in artifacts.positives()]
+def complete(artifacts: Artifacts) -> list[Example]:
+    """The teacher's solutions without a leap, by the oracle: the baseline that drops the terse ones. ValueError: no graph."""
+    problems = artifacts.problems()
+    if without := next((problem.id for problem in problems if "graph" not in problem.meta), None):
+        raise ValueError(f"{without}: sft_complete needs problems whose graph is known, as the source arithmetic makes")
+    whole = [p for p in problems if not any(line.kind == "leap" for line in Oracle(p).judge(p.solution))]
+    return [artifacts.teacher_row(problem) for problem in whole]
+
+
+def positives(artifacts: Artifacts, *, cap: int | None = None) -> list[Example]:
+    """RFT: the policy's own selected correct responses, at most `cap` of a problem: the first ones that were selected."""
+    kept, counts = [], collections.Counter()
+    for response in artifacts.positives():
+        counts[response.problem_id] += 1
+        if cap is None or counts[response.problem_id] <= cap:
+            kept.append(response_example(response))
+    return kept
 
 
 def credit_rows(artifacts: Artifacts, *, rows: str) -> list[Example]:
@@ -40,10 +67,14 @@ def credit_rows(artifacts: Artifacts, *, rows: str) -> list[Example]:
 
 
 METHODS: dict[str, tuple[Method, Mapping[str, Any]]] = {
-    "sft_continued": (Method(teacher, "sft", needs_credit=False), {}),
-    "rft": (Method(positives, "sft", start="base", needs_credit=False), {}),
-    "dpo_outcome": (Method(credit_rows, "dpo", needs_reference=True), {"rows": "pairs_outcome"}),
-    "dpo_edit_distance": (Method(credit_rows, "dpo", needs_reference=True), {"rows": "pairs_edit_distance"}),
+    "sft_continued": (Method(teacher, "sft", needs_credit=False, rows_from="teacher"), {}),
+    "sft_complete": (Method(complete, "sft", start="base", needs_credit=False, rows_from="teacher"), {}),
+    "rft": (Method(positives, "sft", start="base", needs_credit=False, rows_from="samples"), {}),
+    "dpo_outcome": (Method(credit_rows, "dpo", needs_reference=True, rows_from="samples"), {"rows": "pairs_outcome"}),
+    "dpo_edit_distance": (
+        Method(credit_rows, "dpo", needs_reference=True, rows_from="samples"),
+        {"rows": "pairs_edit_distance"},
+    ),
     "dpo_per_step": (Method(credit_rows, "dpo", needs_reference=True), {"rows": "pairs_fork"}),
     "dpo_per_step_solution": (Method(credit_rows, "dpo", needs_reference=True), {"rows": "pairs_solution"}),
     "advantage_weighted": (Method(credit_rows, "advantage_weighted"), {"rows": "weighted"}),
@@ -66,7 +97,7 @@ def find(name: str, entry: Mapping[str, Any]) -> tuple[Method, dict[str, Any]]:
         raise ValueError(f"unknown method {word!r}: use one of {', '.join(METHODS)}, or give methods.{name}.examples")
     changes: dict[str, Any] = {field: entry[field] for field in ("examples", "loss", "start") if entry.get(field)}
     if "examples" in changes:
-        changes["needs_credit"] = True  # what a function from outside reads is not known
+        changes |= {"needs_credit": True, "rows_from": "rollouts"}  # what a function from outside reads is not known
     method = dataclasses.replace(method, **changes)
     if method.start not in ("base", "sft"):
         raise ValueError(f"methods.{name}.start={method.start!r}: a method starts from 'base' or 'sft'")

@@ -6,14 +6,12 @@ python -m experiments.report --workdir=runs/quickstart [--json FILE]     makes i
 import argparse
 import json
 import math
-import os
-import platform
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from experiments.cells import MANIFEST, Cell, write_atomic
+from experiments.machine import machine
 from experiments.report_data import CONTROL, Report, Scores, collect
 from experiments.report_table import table
 from synthrl_jax.analysis.estimate import Estimate
@@ -96,20 +94,6 @@ def finish(workdir, json_path: str | None = None) -> str:
         Path(json_path).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(Path(json_path), json.dumps(rows(report), indent=1) + "\n")
     return f"\n{table(report)}\n\nThe page: {place}"
-
-
-def machine() -> str:
-    """This machine in a few words."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        name = models[0] if models else name
-    jax: Mapping = vars(sys.modules["jax"]) if "jax" in sys.modules else {}
-    devices = sorted({d.device_kind for d in jax["devices"]() if d.platform != "cpu"}) if jax else []
-    return ", ".join([*devices, name, f"{os.cpu_count()} cores", f"Python {platform.python_version()}"])
 
 
 def main(argv: list[str] | None = None) -> int:

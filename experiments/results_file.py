@@ -14,13 +14,21 @@ from typing import Any
 
 import numpy as np
 
+from experiments import methods
 from experiments.artifacts import read_jsonl
 from experiments.cells import MANIFEST, Cell, Node, write_atomic
 from experiments.report_credit import pit_facts
 from experiments.stages import STAGES
 from synthrl_jax.problems.oracle import KINDS
 
-ENDS = ("evaluate", "choose")  # what a study wants; every other cell is made for one of these
+ENDS = ("evaluate", "choose", "drift")  # what a study wants; every other cell is made for one of these
+# What a stage's tokens are: trained on (each epoch anew), sampled from prompts, or drawn as rollouts from steps.
+TOKENS = {"sft": "train_tokens", "train": "train_tokens", "grade": "sample_tokens", "values": "rollout_tokens"}
+APART = (
+    "choice",
+    "validation",
+    "test",
+)  # inputs whose cost is not a policy's own: tuning, which all methods share, and data
 
 
 def static_keys(nodes: Sequence[Node]) -> dict[str, str]:
@@ -38,10 +46,18 @@ class ResultsFile:
 
     def __init__(self, path: str | Path, nodes: Sequence[Node]):
         self.path = Path(path)
+        self.nodes = {node.label: node for node in nodes}
         self.keys = static_keys(nodes)
+        self.tokens: dict[str, int] = {}
         self.rows: dict[str, dict] = {}
         if self.path.exists():
             self.rows = {row["key"]: row for row in json.loads(self.path.read_text())}
+
+    def progress(self, nodes: Sequence[Node]) -> str:
+        """Where the study stands, in a line."""
+        wanted = [node for node in nodes if node.stage in ENDS]
+        there = sum(self.keys[node.label] in self.rows for node in wanted)
+        return f"{self.path}: {there} of {len(wanted)} results are there, {len(wanted) - there} to do"
 
     def remaining(self, nodes: Sequence[Node]) -> list[Node]:
         """What is left to make: cells with a row become copies of it, and what only they came from is left out."""
@@ -61,6 +77,8 @@ class ResultsFile:
 
     def add(self, node: Node, cell: Cell, **about: Any) -> None:
         """Write the row of a finished cell, if it is of a kind that has one."""
+        if node.stage in TOKENS:
+            self.tokens[node.label] = read_jsonl(cell.path / "summary.jsonl")[0]["tokens"]
         if node.stage not in (*ENDS, "credit") or self.keys[node.label] in self.rows:
             return
         row = {
@@ -70,13 +88,38 @@ class ResultsFile:
             **summary_of(node.stage, cell.path),
         }
         manifest = json.loads((cell.path / MANIFEST).read_text())
-        row |= {"commit": manifest["commit"], "date": manifest["date"], **about}
+        row |= {name: manifest[name] for name in ("commit", "date", "hardware") if name in manifest} | about
+        if node.stage == "evaluate":
+            row |= self.spent(node.inputs["policy"])
         if node.stage in ENDS:
             row["files"] = pack(cell.path)
         self.rows[row["key"]] = row
         rows = sorted(self.rows.values(), key=lambda row: (row["label"], row["key"]))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self.path, "[\n" + ",\n".join(json.dumps(row, sort_keys=True) for row in rows) + "\n]\n")
+
+    def spent(self, policy: str) -> dict[str, int]:
+        """Tokens of a policy's training and of all that it comes from, by kind; nothing where a cell's number is not known.
+
+        Rollouts (and samples) do not count for a method that has no use for them, though its rows were made beside others'.
+        """
+        found, waiting = set(), [policy]
+        while waiting:
+            node = self.nodes[label := waiting.pop()]
+            if label in found:
+                continue
+            found.add(label)
+            apart = APART
+            if node.stage == "train":
+                apart += methods.find(node.settings["name"], node.settings)[0].unused
+            waiting += [label for role, label in node.inputs.items() if role not in apart]
+        counted = [label for label in found if self.nodes[label].stage in TOKENS]
+        if any(label not in self.tokens for label in counted):
+            return {}
+        out = dict.fromkeys(TOKENS.values(), 0)
+        for label in counted:
+            out[TOKENS[self.nodes[label].stage]] += self.tokens[label]
+        return out
 
 
 def summary_of(stage: str, path: Path) -> dict[str, Any]:
@@ -85,13 +128,15 @@ def summary_of(stage: str, path: Path) -> dict[str, Any]:
         return read_jsonl(path / "row.jsonl")[0]
     if stage == "choose":
         return {"choice": read_jsonl(path / "choice.jsonl")[0]}
+    if stage == "drift":
+        return read_jsonl(path / "summary.jsonl")[0]
     return read_jsonl(path / "summary.jsonl")[0] | pit_facts(read_jsonl(path / "pits.jsonl"))
 
 
 def pack(path: Path) -> dict[str, str]:
     """A cell's JSONL files as text; the rows of problems.jsonl as columns of small counts, compressed (a byte a number)."""
     files = {}
-    for name in ("row.jsonl", "choice.jsonl", "grid.jsonl"):
+    for name in ("row.jsonl", "choice.jsonl", "grid.jsonl", "summary.jsonl"):
         if (path / name).exists():
             files[name] = (path / name).read_text()
     if (path / "problems.jsonl").exists():

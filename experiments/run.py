@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 
 from experiments import cells as cell_store
 from experiments.cells import Cell, CellStore, Lock, Node
+from experiments.countdown import Countdown
 from experiments.graph import plan
 from experiments.settings import UsageError, parse_flags
 from experiments.stages import STAGES, find_stage
@@ -78,7 +79,7 @@ def _to_workers(*_):
 def _run(nodes: list[Node], workdir: str, workers: int, told) -> dict[str, Cell]:
     done: dict[str, Cell] = {}
     executor = _executor(workers, workdir) if workers > 1 else None
-    waiting, running, began = list(nodes), {}, time.monotonic()
+    waiting, running, began, count = list(nodes), {}, time.monotonic(), Countdown(nodes, workers)
     try:
         while waiting or running:
             for node in [n for n in waiting if all(label in done for label in n.inputs.values())]:
@@ -86,17 +87,17 @@ def _run(nodes: list[Node], workdir: str, workers: int, told) -> dict[str, Cell]
                 inputs = {role: done[label] for role, label in node.inputs.items()}
                 if pod.count() > 1:
                     cell = make_cell(workdir, node, inputs)
-                    done[node.label] = _told(cell, done, nodes, began) if cell.fresh else cell
+                    done[node.label] = _told(node, cell, count, began)
                     if pod.first():
                         told(node, cell)
                     continue
                 found = CellStore(workdir).find(node, cell_store.key_of(node, STAGES[node.stage][1], inputs)[0])
                 if found is not None:
-                    done[node.label] = found
+                    done[node.label] = _told(node, found, count, began)
                     told(node, found)
                     continue
                 if executor is None:
-                    done[node.label] = _told(make_cell(workdir, node, inputs), done, nodes, began)
+                    done[node.label] = _told(node, make_cell(workdir, node, inputs), count, began)
                     told(node, done[node.label])
                 else:
                     running[executor.submit(make_cell, workdir, node, inputs)] = node
@@ -105,7 +106,7 @@ def _run(nodes: list[Node], workdir: str, workers: int, told) -> dict[str, Cell]
                 for future in finished:
                     node = running.pop(future)
                     try:
-                        done[node.label] = _told(future.result(), done, nodes, began)
+                        done[node.label] = _told(node, future.result(), count, began)
                     except Preempted:
                         concurrent.futures.wait(running, timeout=SAVING_SECONDS)  # the others save too
                         raise
@@ -120,10 +121,12 @@ def _run(nodes: list[Node], workdir: str, workers: int, told) -> dict[str, Cell]
     return done
 
 
-def _told(cell: Cell, done: dict, nodes: list, began: float) -> Cell:
-    spent = int(time.monotonic() - began)
-    if pod.first():
-        print(f"[{spent // 60:3}:{spent % 60:02}] {len(done) + 1}/{len(nodes)} cells: {cell.label}", flush=True)
+def _told(node: Node, cell: Cell, count: Countdown, began: float) -> Cell:
+    """Count a cell, and say so if it was made now: cells done and to do, and about how long those take."""
+    count.done(node, cell)
+    if cell.fresh and pod.first():
+        spent = int(time.monotonic() - began)
+        print(f"[{spent // 60:3}:{spent % 60:02}] {count.line()}: {cell.label}{count.time_left()}", flush=True)
     return cell
 
 
@@ -192,11 +195,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args, config = parse_flags(parser, argv)
         args.workdir = args.workdir or f"runs/{config.name}"
-        nodes, told = plan(config), lambda node, cell: None
+        nodes, told, where = plan(config), lambda node, cell: None, ""
         if config.results:
             from experiments.results_file import ResultsFile
 
             results = ResultsFile(config.results, nodes)
+            where = results.progress(nodes)
             nodes, told = results.remaining(nodes), results.add
         if args.distributed != "off":
             _join(args, config)
@@ -205,6 +209,8 @@ def main(argv: list[str] | None = None) -> int:
     except (UsageError, OSError, pod.PodError) as error:
         print(f"error: {error}", file=sys.stderr)
         return _end(2, error)
+    if where and pod.first():
+        print(where, flush=True)
     try:
         done = run(nodes, str(workdir), args.workers, told)
     except KeyboardInterrupt:

@@ -20,6 +20,7 @@ STAGES: dict[str, tuple[str, int]] = {
     "best": ("experiments.stages.rounds:best", 1),
     "choose": ("experiments.stages.rounds:choose", 1),
     "recorded": ("experiments.stages.rounds:recorded", 1),
+    "drift": ("experiments.stages.drift:drift", 1),
     "evaluate": ("experiments.stages.evaluate:evaluate", 1),
 }
 

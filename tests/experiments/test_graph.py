@@ -136,3 +136,17 @@ def test_what_makes_pits_is_a_setting_of_a_method_and_its_default_names_no_cell(
     assert nodes["credit significant N=48 seed=0"].settings == plain | {"pits": "significant"}
     bound = {"pit_rule": "oracle", "pair_weight": "value_before"}
     assert nodes["credit oracle N=48 seed=0"].settings == plain | bound
+
+
+def test_drift_is_measured_of_every_method_where_it_is_asked_for():
+    methods = {"rft": {}, "fork": {"method": "dpo_per_step", "rounds": {"count": 2, "problems": 10}}}
+    assert not [label for label in by_label(config(**methods)) if label.startswith("drift")]
+    c = config(**methods)
+    c.drift, c.seeds, c.sft_sizes = 30, (0, 1), (96,)
+    nodes = by_label(c)
+    found = {label: node for label, node in nodes.items() if node.stage == "drift"}
+    assert set(found) == {f"drift {name} N=48 seed={seed}" for name in methods for seed in (0, 1)}
+    node = found["drift fork N=48 seed=1"]
+    roles = {"policy": "fork", "sft": "sft", "grade": "grade", "data": "data"}
+    assert node.inputs == {role: f"{name} N=48 seed=1" for role, name in roles.items()}
+    assert node.settings == {"count": 30, "delimiters": ["\n"]}

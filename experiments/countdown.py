@@ -1,0 +1,60 @@
+"""How much of a run is done, and about how long the rest takes: from the times of the cells that are there."""
+
+import json
+import re
+from collections.abc import Sequence
+
+from experiments.cells import MANIFEST, Cell, Node
+
+# Stages whose time goes with the number of problems; a cell of the others costs about the same at every size.
+BY_SIZE = ("data", "sft", "sample", "grade", "positives", "values", "credit")
+SIZE = re.compile(r" N=(\d+)")
+QUICK = ("recorded", "choose", "best", "slice")  # no work worth counting
+
+
+class Countdown:
+    """Counts the cells of a plan; `workers` of them are made side by side."""
+
+    def __init__(self, nodes: Sequence[Node], workers: int = 1):
+        self.left = {node.label: node for node in nodes}
+        self.total, self.workers = len(self.left), workers
+        self.seconds: dict[str, float] = {}
+        self.weights: dict[str, float] = {}
+
+    def done(self, node: Node, cell: Cell) -> None:
+        """A cell is there, made now or before; its manifest says how long it took."""
+        self.left.pop(node.label, None)
+        manifest = json.loads((cell.path / MANIFEST).read_text())
+        self.seconds[node.stage] = self.seconds.get(node.stage, 0.0) + manifest["seconds"]
+        self.weights[node.stage] = self.weights.get(node.stage, 0.0) + _weight(node)
+
+    def seconds_left(self) -> tuple[float, bool]:
+        """An estimate for the cells to do, each by the mean of its stage, and whether every stage among them has one."""
+        kinds = [node for node in self.left.values() if node.stage not in QUICK]
+        known = [node for node in kinds if node.stage in self.seconds]
+        work = sum(_weight(node) * self.seconds[node.stage] / self.weights[node.stage] for node in known)
+        return work / self.workers, len(known) == len(kinds)
+
+    def line(self) -> str:
+        """`34/120 cells`."""
+        return f"{self.total - len(self.left)}/{self.total} cells"
+
+    def time_left(self) -> str:
+        """`, about 1 h 20 min left`; "more than" while cells of a kind are left of which none is done; empty at the end."""
+        seconds, known = self.seconds_left()
+        if not self.left or not self.seconds:
+            return ""
+        return f", {'about' if known else 'more than'} {duration(seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """A time in the two units that matter: `2 h 05 min`, `12 min`, `40 s`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _weight(node: Node) -> float:
+    found = SIZE.search(node.label)
+    return float(found[1]) if found and node.stage in BY_SIZE else 1.0

@@ -1,0 +1,64 @@
+"""What a run says of the cells done and to do, and of the time left."""
+
+import json
+
+import pytest
+
+from experiments import run
+from experiments.cells import Cell, Node
+from experiments.countdown import Countdown, duration
+
+
+def nodes():
+    out = [Node(f"data N={n} seed=0", "data", {}) for n in (100, 200)]
+    out += [Node(f"sft N={n} seed=0", "sft", {}) for n in (100, 200)]
+    out += [Node(f"evaluate sft N={n} seed=0", "evaluate", {}) for n in (100, 200)]
+    return [*out, Node("choose sft N=100", "choose", {})]
+
+
+@pytest.fixture
+def finish(tmp_path):
+    def go(count, node, seconds):
+        (tmp_path / "manifest.json").write_text(json.dumps({"seconds": seconds}))
+        count.done(node, Cell(node.label, tmp_path, "k", "f"))
+
+    return go
+
+
+def test_cells_of_a_kind_are_expected_to_take_as_long_and_larger_ones_longer(finish):
+    plan = nodes()
+    count = Countdown(plan)
+    assert count.line() == "0/7 cells" and count.time_left() == ""
+    for node, seconds in zip([plan[0], plan[1], plan[2]], (1.0, 2.0, 600.0)):
+        finish(count, node, seconds)
+    assert count.line() == "3/7 cells"
+    assert count.seconds_left() == (1200.0, False), "SFT of twice the problems; no evaluation was timed yet"
+    assert count.time_left() == ", more than 20 min left"
+    finish(count, plan[4], 300.0)
+    assert count.seconds_left() == (1500.0, True), "an evaluation takes the same at every size"
+    assert count.time_left() == ", about 25 min left"
+
+
+def test_workers_share_the_time_and_the_end_needs_none(finish):
+    plan = nodes()
+    count = Countdown(plan, workers=2)
+    for node in plan[:5]:
+        finish(count, node, 100.0)
+    assert count.seconds_left() == (50.0, True)
+    for node in plan[5:]:
+        finish(count, node, 100.0)
+    assert count.line() == "7/7 cells" and count.time_left() == ""
+
+
+def test_durations_have_two_units_at_most():
+    assert [duration(s) for s in (5, 99, 120, 3599, 7500)] == ["5 s", "99 s", "2 min", "1 h 00 min", "2 h 05 min"]
+
+
+def test_a_run_tells_of_each_cell_that_it_makes(tmp_path, capsys):
+    settings = {"source": "arithmetic", "split": "validation", "count": 2}
+    plan = [Node("data validation", "data", settings), Node("data test", "data", settings | {"split": "test"})]
+    run.run(plan, str(tmp_path))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("1/2 cells: data validation, about 0 s left") and second.endswith("2/2 cells: data test")
+    run.run(plan, str(tmp_path))
+    assert capsys.readouterr().out == ""
