@@ -65,6 +65,7 @@ def compile_program(program: Program, config, topology: str, slices: int, mesh: 
 def answer(request: dict) -> dict:
     """The child's work."""
     import jax
+    import numpy as np
     from jax.experimental import topologies
 
     from experiments import plan_hlo, plan_programs
@@ -89,7 +90,16 @@ def answer(request: dict) -> dict:
             "compiled": False,
             "error": f"{where.name} x {where.slices} has {len(topology.devices)} devices, not {count}",
         }
-    mesh = sharding.make_mesh(**mesh_shape, devices=topology.devices[:count])
+    if cores > 1:  # make_mesh wants one device a chip
+        devices = sorted(topology.devices, key=lambda device: (getattr(device, "slice_index", 0) or 0, device.id))[
+            :count
+        ]
+        axis_types = (jax.sharding.AxisType.Auto,) * 3
+        mesh = jax.sharding.Mesh(
+            np.array(devices).reshape(tuple(mesh_shape.values())), tuple(mesh_shape), axis_types=axis_types
+        )
+    else:
+        mesh = sharding.make_mesh(**mesh_shape, devices=topology.devices[:count])
     program, config = Program(**request["program"]), DecoderConfig(**request["config"])
     try:
         function, arguments = plan_programs.build(program, config, mesh)
