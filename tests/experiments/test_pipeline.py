@@ -22,7 +22,7 @@ from configs import tiny
 def get_config():
     c = tiny.get_config()
     c.name = "own"
-    c.tune_seeds = (0,)
+    c.tune_seeds, c.drift = (0,), 6
     rows = c.methods.rft.to_dict()
     c.methods = {
         "dpo_per_step": c.methods.dpo_per_step,
@@ -33,6 +33,9 @@ def get_config():
         },
         "rounds": c.methods.dpo_per_step.to_dict() | {"method": "dpo_per_step", "rounds": {"count": 2, "problems": 20}},
         "last_drop": c.methods.dpo_per_step.to_dict() | {"method": "dpo_per_step", "credit": {"pit_rule": "own_parts:last_drop"}},
+        "true": c.methods.dpo_per_step.to_dict() | {
+            "method": "dpo_per_step", "credit": {"pit_rule": "oracle", "pair_weight": "value_before"},
+        },
         "short": {**rows, "examples": "own_parts:shortest_positives", "loss": "sft", "start": "base", "options": {"count": 5}},
     }
     return c
@@ -131,6 +134,23 @@ def test_a_pit_rule_from_outside_makes_its_own_pairs(finished):
     for credit in own.values():
         drops = np.flatnonzero(credit.advantage < 0)
         assert credit.pit == (drops[-1] if len(drops) else -1)
+
+
+def test_the_oracle_s_pits_make_pairs_weighted_by_the_value_before(finished):
+    pits = artifacts.read_jsonl(cell(finished, "credit true") / "pits.jsonl")
+    assert pits and all(row["pit"] == row["first_wrong"] for row in pits)
+    rows = load_examples(cell(finished, "credit true") / "pairs_fork.npz")
+    values, weights = (np.array([row.meta[name] for row in rows]) for name in ("value_before", "pair_weight"))
+    assert len(rows) and np.allclose(weights, values / values.mean())
+
+
+def test_drift_is_measured_on_the_same_samples_for_every_method(finished):
+    found = {}
+    for name in ("dpo_per_step", "rounds", "short", "true"):
+        (found[name],) = artifacts.read_jsonl(cell(finished, f"drift {name}") / "summary.jsonl")
+    counts = {(row["responses"], row["needed_steps"], row["wrong_steps"]) for row in found.values()}
+    assert len(counts) == 1 and counts.pop()[0] == 6
+    assert all(row["wrong_moved"] >= abs(row["wrong_lost"]) and row["wrong_moved"] > 0 for row in found.values())
 
 
 def test_rounds_sample_from_the_round_before_on_other_problems(finished):
