@@ -121,6 +121,8 @@ def row_of(
         row["collectives"] = found.get("collectives")
         if row["peak_bytes"] is not None:  # of a failed compilation only where it ran out of memory
             row["fits"] = found["compiled"] and row["peak_bytes"] + row["held_bytes"] <= where.usable
+            if found["compiled"] and not row["fits"]:
+                row["note"] = "its peak and what is kept beside it exceed the chip's memory"
         elif "does not divide" in row["note"]:
             row["fits"] = False
     memory = row.get("memory_traffic") or arithmetic.memory_traffic(program, config, mesh, shape)

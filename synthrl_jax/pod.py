@@ -136,6 +136,8 @@ def check_alike(facts: dict[str, Any]) -> list[dict[str, Any]]:
         if name not in OWN and len({json.dumps(f.get(name), sort_keys=True) for f in found}) > 1:
             said = ", ".join(f"process {i} {f.get(name)!r}" for i, f in enumerate(found[:8]))
             raise PodError(f"processes disagree on {name}: {said}")
+    # the devices' network is joined at its first use, with a time limit of half a minute: here all are together
+    exchange(b"here")
     return found
 
 

@@ -160,6 +160,16 @@ def test_what_cannot_fit_is_told_without_compiling(tmp_path, monkeypatch):
     assert row["fits"] is False and row["peak_bytes"] > row["chip_bytes"] and "fsdp x tensor" in row["advice"]
 
 
+def test_what_is_kept_beside_a_step_counts(tmp_path, monkeypatch):
+    """14 GiB compile for a v5e chip of 15.75; beside the best parameters and the first policy they do not fit."""
+    found = {"compiled": True, "peak_bytes": 14 * 2**30, "memory_traffic": 1e9}
+    monkeypatch.setattr(plan_compile, "compile_program", lambda *_: dict(found))
+    monkeypatch.setattr(plan_compile, "available", lambda: True)
+    for chips, fits in (("4x4", False), ("8x8", True)):
+        row = planned(tmp_path, f"v5e:{chips}", "--programs=sft")[0]["train sft 64"]
+        assert row["fits"] is fits and ("kept beside" in row["note"]) is not fits and ("advice" in row) is not fits
+
+
 def test_a_look_at_validation_that_does_not_fit_is_told(tmp_path):
     flags = ("--no-compile", "--programs=sft", "--config.sample.rows=2048")
     row = planned(tmp_path, "v5e:4x4", *flags, "--config.sample.max_tokens=1024", batch=16)[0]["train sft 16"]

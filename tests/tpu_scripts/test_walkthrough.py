@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from cloud import ROOT, Cloud
 
-SMALL = {"sizes": "16", "test_problems": "8", "validation_problems": "4", "sft.epochs": "0.0", "sft.updates": "4"}
+SMALL = {"sizes": "16", "test_problems": "8", "validation_problems": "4"}
+SMALL |= {"sample.shard_roots": "4", "monte_carlo.shard_roots": "4"}  # a share of the shards for each process
 
 
 def free_port() -> int:
