@@ -13,7 +13,6 @@ from experiments.stages.prompts import teacher_row
 from synthrl_jax import pod
 from synthrl_jax import policy as policies
 from synthrl_jax.credit.example import Example
-from synthrl_jax.learning.batches import Batches
 from synthrl_jax.learning.trainer import train
 from synthrl_jax.policy import scoring, sharding
 from synthrl_jax.rollouts.processes import share_of
@@ -58,20 +57,16 @@ def with_choice(settings: dict, inputs: dict[str, Path]) -> dict:
 
 def with_reference(rows: list[Example], reference, vocab_chunk: int = 0) -> list[Example]:
     """The rows with the reference policy's log-probabilities; vocab_chunk: as in training."""
-    batches = Batches(
-        [dataclasses.replace(r, pair=None) for r in rows], batch=1, seed=0, pad_id=reference.tokenizer.pad_id
-    )
-    tokens = batches.arrays["tokens"]
     config = dataclasses.replace(reference.config, vocab_chunk=vocab_chunk)
 
     def score(at: list[int]) -> list:
-        return list(scoring.score(config, reference.params, tokens[at])) if at else []
+        return scoring.score_sequences(config, reference.params, [rows[i].tokens for i in at])
 
     names = [f"row {i}" for i in range(len(rows))]
     # of a pod each process scores its share; all score everything together where the reference spans their devices
     together = share_of(reference)[1] < pod.count()
     scores = score(list(range(len(rows)))) if together else pod.shared(names, score)
-    return [dataclasses.replace(row, ref_logprobs=score[: len(row.tokens)]) for row, score in zip(rows, scores)]
+    return [dataclasses.replace(row, ref_logprobs=found) for row, found in zip(rows, scores)]
 
 
 def _fit(

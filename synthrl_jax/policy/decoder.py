@@ -298,7 +298,7 @@ def token_logprobs(config: DecoderConfig, params: Params, tokens, positions=None
     tokens_BxT = _integers("tokens", tokens)
     same_BxT = True if segment_ids is None else jnp.asarray(segment_ids)[:, 1:] == jnp.asarray(segment_ids)[:, :-1]
     hidden_BxTxD = hidden(config, params, tokens_BxT, positions, segment_ids)
-    found = _next_logprobs(config, params, hidden_BxTxD, tokens_BxT[:, 1:], entropy)
+    found = next_logprobs(config, params, hidden_BxTxD, tokens_BxT[:, 1:], entropy)
 
     def shifted(values_BxT):
         return jnp.pad(jnp.where(same_BxT, values_BxT, 0.0), ((0, 0), (1, 0)))
@@ -325,10 +325,10 @@ def picked_logprobs(
     hidden_BxTxD = hidden(config, params, tokens, positions, segment_ids, tree)
     hidden_BxQxD = jnp.take_along_axis(hidden_BxTxD, sources[:, :, None], axis=1, mode="clip")
     hidden_BxQxD = constrain(hidden_BxQxD, "batch", None, None)
-    return _next_logprobs(config, params, hidden_BxQxD, targets, entropy)
+    return next_logprobs(config, params, hidden_BxQxD, targets, entropy)
 
 
-def _next_logprobs(config: DecoderConfig, params: Params, hidden_BxTxD, targets_BxQ, entropy: bool):
+def next_logprobs(config: DecoderConfig, params: Params, hidden_BxTxD, targets_BxQ, entropy: bool = False):
     """log p(targets) [B, Q] from the first Q activations of each row, and the entropies if wanted."""
     Q = targets_BxQ.shape[1]
     if config.vocab_chunk:

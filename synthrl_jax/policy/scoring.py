@@ -78,21 +78,19 @@ def _score_packed(config, mesh, weights, tokens_BxT, positions_BxT, segments_BxT
 
     hidden_BxTxD, _ = decoder.run_layers(config, weights, tokens_BxT, positions_BxT, [attend] * config.layers)
     hidden_BxTxD = jnp.take_along_axis(hidden_BxTxD, before_BxT[:, :, None], axis=1)
-    logits_BxTxV = decoder.unembed(config, weights, hidden_BxTxD)
-    picked_BxT = jnp.take_along_axis(logits_BxTxV, tokens_BxT[:, :, None], axis=-1)[..., 0]
-    return _everywhere(mesh, picked_BxT - jax.nn.logsumexp(logits_BxTxV, axis=-1))
+    return _everywhere(mesh, decoder.next_logprobs(config, weights, hidden_BxTxD, tokens_BxT))
 
 
 def score_shared(
     config: decoder.DecoderConfig,
     params: decoder.Params,
     groups: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]],
-    rows: int = 8,
+    most: int = 8,
 ) -> list[tuple[np.ndarray, list[np.ndarray]]]:
     """Log-probs of (prefix, its continuations): the prefix's own (0 at its first token) and each continuation's.
 
     A row of the forward pass holds a prefix once and all its continuations, which do not see one another; a prefix without
-    continuations is a plain sequence. ValueError: an empty prefix.
+    continuations is a plain sequence. most: rows of a pass, fewer where memory wants it. ValueError: an empty prefix.
     """
     packed = []
     for prefix, continuations in groups:
@@ -103,16 +101,18 @@ def score_shared(
         for segment, continuation in enumerate(continuations, PREFIX + 1):
             n, start = len(continuation), len(tokens)
             before += [len(prefix) - 1, *range(start, start + n - 1)][:n]
-            tokens += continuation
+            tokens += [*continuation]  # a list plus an array would be their sum
             positions += range(len(prefix), len(prefix) + n)
             segments += [segment] * n
         packed.append((tokens, positions, segments, before))
     mesh, weights = sharding.mesh_of(params), decoder.unstack(config, params)
     scores: list[np.ndarray] = [np.zeros(0)] * len(packed)
     order = sorted(range(len(packed)), key=lambda i: len(packed[i][0]))  # rows of like length pad least
-    for start in range(0, len(order), rows):
-        chosen = order[start : start + rows]
-        T = -(-len(packed[chosen[-1]][0]) // ROW_STEP) * ROW_STEP
+    while order:
+        # the longest first: of their batches the fewest rows fit
+        T = -(-len(packed[order[-1]][0]) // ROW_STEP) * ROW_STEP
+        rows = rows_within(config, T, most, 1 if mesh is None else mesh.size)
+        chosen, order = order[-rows:], order[:-rows]
         columns_4xBxT = np.zeros((4, rows, T), np.int32)
         for row, i in enumerate(chosen):
             columns_4xBxT[:, row, : len(packed[i][0])] = packed[i]
@@ -126,3 +126,43 @@ def score_shared(
         first, *rest = np.split(score_T, cuts[:-1])
         out.append((np.concatenate([[0.0], first[1:]]).astype(np.float32), rest))
     return out
+
+
+def score_sequences(
+    config: decoder.DecoderConfig, params: decoder.Params, sequences: Sequence[Sequence[int]], most: int = 8
+) -> list[np.ndarray]:
+    """log p(token t | tokens before t) of each sequence [T], 0 at t = 0; what several begin with is run once for them.
+
+    Equal to `score` of each alone. ValueError: an empty sequence.
+    """
+    groups = shared_beginnings(sequences)
+    pairs = [(sequences[at[0]][:cut], [sequences[i][cut:] for i in at]) for at, cut in groups]
+    scores: list = [None] * len(sequences)
+    for (at, _), (first, rest) in zip(groups, score_shared(config, params, pairs, most)):
+        for i, own in zip(at, rest):
+            scores[i] = np.concatenate([first, own]).astype(np.float32)
+    return scores
+
+
+def shared_beginnings(sequences: Sequence[Sequence[int]], longest: int = 4) -> list[tuple[list[int], int]]:
+    """Groups (indices, tokens that all of them begin with), every sequence in one of them.
+
+    Neighbours in lexicographic order join while they share at least half of what the group does and the packed row stays
+    below `longest` times its longest sequence: rows of very unlike lengths would pad one another.
+    """
+    rows = [tuple(np.asarray(tokens).tolist()) for tokens in sequences]
+    if not all(rows):
+        raise ValueError("a sequence must hold at least one token")
+    groups: list[tuple[list[int], int]] = []
+    for i in sorted(range(len(rows)), key=rows.__getitem__):
+        if groups:
+            at, cut = groups[-1]
+            common = next((n for n, (a, b) in enumerate(zip(rows[at[-1]], rows[i])) if a != b), None)
+            common = min(cut, len(rows[i]), common if common is not None else len(rows[at[-1]]))
+            lengths = [len(rows[j]) for j in (*at, i)]
+            packed = common + sum(n - common for n in lengths)
+            if 2 * common >= cut and common and packed <= longest * max(lengths):
+                groups[-1] = ([*at, i], common)
+                continue
+        groups.append(([i], len(rows[i])))
+    return groups
