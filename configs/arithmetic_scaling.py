@@ -6,8 +6,8 @@ learning rates, beta and NLL is in configs/arithmetic_scaling_grid.py, more size
 all three write to the same results file. Everything is read on validation (2,048 problems) until the main setting is fixed: then
 `evaluate.split` becomes `test` (4,096 problems, read once), and this docstring names the commit that fixed it. Not yet.
 
-Paper: C2 about 2 x, C6 about 8 x, C5 standard DPO below SFT. Hardware: two CPU cores. Time, estimated
-from single cells: about three hours on one core, half of that with two workers. Results: experiments/results/arithmetic_scaling.json, from which
+Paper: C2 about 2 x, C6 about 8 x, C5 standard DPO below SFT. Hardware: two CPU cores. Time, estimated from single cells: about
+three hours on one core, half of that with two workers. Results: experiments/results/arithmetic_scaling.json, from which
 `python -m experiments.claims --config=configs/arithmetic_scaling.py` makes claims.json and the figures.
 Command: python -m experiments.run --config=configs/arithmetic_scaling.py --workers=2
 """
