@@ -67,7 +67,8 @@ def get_config() -> ConfigDict:
     # of sample, grade, values, credit and train, each on fresh samples of the next slice of so many problems.
     c.sft = ConfigDict({"epochs": 8.0, "looks": 8})
     c.methods = ConfigDict()
-    c.main_method = "dpo_per_step"  # the one that claim C6 is read from
+    # Which method claim C6 is read from, and the size of all claims; 0: the largest size of which SFT's curve reaches 16 times.
+    c.main_method, c.main_size = "dpo_per_step", 0
     c.drift = 0  # so many of pi_sft's responses show how far each method moved right and wrong steps; needs problems with a graph
 
     # Looks at validation are greedy; evaluation adds n samples a problem for pass@k. split: what the table shows: `validation`

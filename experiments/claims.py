@@ -2,9 +2,10 @@
 
     python -m experiments.claims --config=configs/arithmetic_scaling.py [--json FILE] [--only-settings]
 
-It reads the results file that the config names and nothing of the work directory. Each claim is read at the main size, which is
-the largest of `config.sizes` that SFT's curve exceeds 16 times. Accuracy is greedy, error is 1 - accuracy; the *multiple* of a
-method at N is the k for which SFT on k * N problems has its error, by the law log err = c - b log D fitted to SFT's sizes.
+It reads the results file that the config names and nothing of the work directory. Each claim is read at `config.main_size`, or
+where that is 0 at the largest of `config.sizes` that SFT's curve exceeds 16 times. Accuracy is greedy, error is 1 - accuracy; the
+*multiple* of a method at N is the k for which SFT on k * N problems has its error, by the law log err = c - b log D fitted to
+SFT's sizes.
 
 | claim | value | holds if the 95 % interval lies | the paper's size |
 |---|---|---|---|

@@ -38,7 +38,10 @@ class Study:
 
     @property
     def main_size(self) -> int:
-        """The largest size with methods that SFT exceeds 16 times, as multiples need it to; the smallest where there is none."""
+        """The size of the claims: `config.main_size`, or the largest with methods that SFT exceeds 16 times, as multiples need it
+        to (the smallest where there is none)."""
+        if self.config["main_size"]:
+            return self.config["main_size"]
         largest = max([*self.config["sizes"], *self.config["sft_sizes"]])
         sizes = sorted(self.config["sizes"])
         return max((size for size in sizes if 16 * size <= largest), default=sizes[0])

@@ -248,3 +248,5 @@ def test_the_main_size_is_the_largest_that_the_curve_exceeds_16_times(full):
     assert found.main_size == 100
     found.config["sft_sizes"] = (400,)
     assert found.main_size == 50
+    found.config["main_size"] = 200
+    assert found.main_size == 200
