@@ -192,10 +192,13 @@ def test_trained_policies_differ_from_their_start_and_load_again(finished):
 
 
 def test_a_problem_source_from_outside(tmp_path):
-    (tmp_path / "counting.py").write_text(
-        CONFIG.replace(
-            'c.name = "own"', 'c.problems.source = "own_parts:counting"; c.problems.settings = {"largest": 50}'
-        )
-    )
+    changes = {'c.name = "own"': 'c.problems.source = "own_parts:counting"; c.problems.settings = {"largest": 50}'}
+    # the oracle and the drift of steps need problems whose graph is known
+    changes |= {"c.drift = (0,), 6": "c.drift = (0,), 0", "    return c": '    del c.methods["true"]\n    return c'}
+    text = CONFIG
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "counting.py").write_text(text)
     flags = [f"--config={tmp_path / 'counting.py'}", f"--workdir={tmp_path / 'run'}", "--config.train.updates=2"]
     assert run.main([*flags, "--config.sizes=16"]) == 0
