@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 TESTS ?= tests
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# files in their order: the slow ones are not left to one worker at the end
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Huge pages for XLA's buffers: a small training step takes a third less time on a CPU.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1

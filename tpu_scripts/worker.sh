@@ -105,7 +105,10 @@ main() {
   identity "$child" >"$state/pid"
   (while sleep 60; do keep_log "$workdir"; done) &
   keeper=$!
-  while kill -0 "$child" 2>/dev/null; do wait "$child" && code=0 || code=$?; done
+  wait "$child" && code=0 || code=$?
+  # a signal cuts a wait short: again until the child is gone, and then for the code that it left
+  while kill -0 "$child" 2>/dev/null; do wait "$child" || true; done
+  ((code <= 128)) || { wait "$child" && code=0 || code=$?; }
   kill "$keeper" 2>/dev/null || true
   keep_log "$workdir"
   echo "$code" >"$state/exit"

@@ -1,5 +1,6 @@
 """The pod scripts against a fake gcloud: what they call, what they say, and that repeating them is safe."""
 
+import os
 import re
 import subprocess
 import sys
@@ -344,3 +345,20 @@ def test_gke_calls_what_its_dry_run_printed(cloud, action):
     cloud.call("gke.sh", *flags, stdin="pod\n")
     calls = cloud.calls()
     assert calls[0][0] in ("xpk", "kubectl") and calls[0] == dry[0]
+
+
+def test_a_run_that_ends_at_once_leaves_its_code(tmp_path):
+    """Also where it has ended before the shell around it comes to wait."""
+    home = tmp_path / "home"
+    (home / "synthrl_jax").mkdir(parents=True)
+    (home / "synthrl_state").mkdir()
+    program = tmp_path / "python"
+    program.write_text("#!/usr/bin/env bash\nexit 2\n")
+    program.chmod(0o755)
+    (home / "synthrl_state" / "python").write_text(f"{program}\n")
+    slow = (ROOT / "tpu_scripts" / "worker.sh").read_text().replace("  child=$!\n", "  child=$!\n  sleep 0.5\n")
+    assert "sleep 0.5" in slow
+    (tmp_path / "worker.sh").write_text(slow)
+    command = ["bash", str(tmp_path / "worker.sh"), "main", str(tmp_path / "work"), "--config=x"]
+    subprocess.run(command, env=os.environ | {"HOME": str(home)}, check=True)
+    assert (home / "synthrl_state" / "exit").read_text() == "2\n"
