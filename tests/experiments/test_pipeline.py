@@ -191,6 +191,7 @@ def test_trained_policies_differ_from_their_start_and_load_again(finished):
     assert all(not np.allclose(scores[a], scores[b], atol=1e-6) for i, a in enumerate(names) for b in names[:i])
 
 
+@pytest.mark.long
 def test_a_problem_source_from_outside(tmp_path):
     changes = {'c.name = "own"': 'c.problems.source = "own_parts:counting"; c.problems.settings = {"largest": 50}'}
     # the oracle and the drift of steps need problems whose graph is known

@@ -88,7 +88,8 @@ def test_the_same_command_again_pays_nothing_and_a_larger_count_only_what_is_new
     assert {k: v for k, v in whole.items() if k != "out"} == {k: v for k, v in more.items() if k != "out"}
 
 
-@pytest.mark.parametrize("word", FAULTS)
+# what a cut connection leaves open is only known after a read has timed out: a minute and a half
+@pytest.mark.parametrize("word", [pytest.param(w, marks=pytest.mark.long) if w == "cut" else w for w in FAULTS])
 def test_every_failure_is_retried_and_changes_nothing(word, serve, seeds, tmp_path):
     plain = serve()
     run(plain, seeds, tmp_path / "plain", count=4)
