@@ -29,10 +29,8 @@ from synthrl_jax.policy.tokenizer import Tokenizer
 from synthrl_jax.problems.oracle import Oracle, StepVerdict, first_wrong_step, losing_step
 from synthrl_jax.problems.problem import Problem
 
-UNMEASURED = (
-    "oracle",
-    "random",
-)  # pit rules of this stage, beside those of `assignment.PIT_RULES`: not chosen by value
+# pit rules of this stage, beside those of `assignment.PIT_RULES`: not chosen by value
+UNMEASURED = ("oracle", "random")
 
 
 def positives(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from owl_problem import PROBLEM, QUESTION
 
 from experiments import artifacts, crediting
 from experiments.stages import credit as stage
@@ -10,13 +11,6 @@ from synthrl_jax.credit.steps import step_spans
 from synthrl_jax.policy import load_pretrained
 from synthrl_jax.problems.problem import Problem
 
-QUESTION = "Fig is 10\nTea is 20\nHen is fig+tea\nOwl is hen+fig\nWhat is owl?"
-GRAPH = {
-    "given": {"fig": 10, "tea": 20},
-    "computed": {"hen": ["fig", "+", "tea"], "owl": ["hen", "+", "fig"]},
-    "asked": "owl",
-}
-PROBLEM = Problem("p", QUESTION, "40", "", {"graph": GRAPH})
 # The second line is the first wrong one; the third is wrong because of it.
 LINES = ["hen: fig 10 + tea 20, Hen is 30", "owl: hen 30 + fig 10, Owl is 41", "#### 41"]
 RIGHT = ["hen: tea 20 + fig 10, Hen is 30", "owl: hen 30 + fig 10, Owl is 40", "#### 40"]

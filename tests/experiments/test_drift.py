@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from owl_problem import PROBLEM, QUESTION
 
 from experiments import artifacts
 from experiments.stages import drift as stage
@@ -12,13 +13,6 @@ from synthrl_jax.credit.example import Response
 from synthrl_jax.policy import decoder, load_pretrained
 from synthrl_jax.problems.problem import Problem
 
-QUESTION = "Fig is 10\nTea is 20\nHen is fig+tea\nOwl is hen+fig\nWhat is owl?"
-GRAPH = {
-    "given": {"fig": 10, "tea": 20},
-    "computed": {"hen": ["fig", "+", "tea"], "owl": ["hen", "+", "fig"]},
-    "asked": "owl",
-}
-PROBLEM = Problem("p", QUESTION, "40", "", {"graph": GRAPH})
 # Lines with what the oracle calls them.
 RIGHT = [
     ("hen: fig 10 + tea 20, Hen is 30", "needed"),
