@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 TESTS ?= tests
+JOBS ?= 2
 # files in their order: the slow ones are not left to one worker at the end
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # Huge pages for XLA's buffers: a small training step takes a third less time on a CPU.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
@@ -39,9 +40,12 @@ test: $(VENV)/.test
 test-fast: $(VENV)/.test
 	$(PYTEST) -m 'not long and not slow' $(TESTS)
 
-# Everything at full size; the result file is committed.
+# The full-size forms (all hostile strings, all kills, compiles for TPU) of all tests, or of a part: make test-long
+# TESTS=tests/grading. Each part's result file is committed.
 test-long: $(VENV)/.test $(VENV)/.plan
-	set -o pipefail; $(PYTEST) -rs $(TESTS) 2>&1 | tee experiments/results/test_long.txt
+	mkdir -p experiments/results/test_long
+	set -o pipefail; { date -u +%F; git describe --always --dirty; $(PYTEST) -rs -m long $(TESTS); } 2>&1 \
+	  | tee experiments/results/test_long/$(subst /,.,$(TESTS)).txt
 
 # tunix for the rollout bench, in an environment of its own (2 GB); transformers comes with the test extra.
 bench-peers: $(VENV)/.test

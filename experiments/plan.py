@@ -24,7 +24,7 @@ from experiments.plan_chips import GIB, Slice
 from experiments.plan_programs import Lengths, Program
 from experiments.plan_table import show
 from experiments.settings import UsageError, parse_flags
-from synthrl_jax.policy import sharding
+from synthrl_jax.policy import scoring, sharding
 
 KINDS = ("train", "prefill", "decode", "score")
 
@@ -70,9 +70,12 @@ def row_of(
     """A program's row: counted and hand-made FLOPs, memory, traffic, time bounds, and what to change. greedy: of a train step
     what draws its looks at validation."""
     shape, config, base = None, program.config_of(config), config
+    chips = math.prod(mesh.values())
     if program.kind in ("prefill", "decode"):
         shape = plan_programs.sampler_shape(program)
-    chips = math.prod(mesh.values())
+    if program.kind == "score":
+        rows = scoring.rows_within(config, program.length, program.rows, chips)
+        program = dataclasses.replace(program, rows=rows)
     function, arguments = plan_programs.build(program, config)
     chip = where.chip
     row = {
@@ -94,13 +97,12 @@ def row_of(
         "remat": config.remat,
         "attention": config.attention,
     }
-    row |= {"peak_bytes": None, "fits": None, "compiled": False, "note": "", "held_bytes": 0.0}
-    if program.kind == "train":
-        row["held_bytes"] = arithmetic.held_bytes(program, config, mesh)
+    row |= {"peak_bytes": None, "fits": None, "compiled": False, "note": ""}
+    row["held_bytes"] = arithmetic.held_bytes(program, config, mesh)
     look = look_of(program, base, where, mesh, greedy)
     row |= {"look_bytes": look} if look else {}
     divides = program.micro_rows % (mesh["data"] * mesh["fsdp"]) == 0
-    if program.kind in ("train", "score") and not divides:
+    if program.kind == "train" and not divides:
         row |= {
             "fits": False,
             "note": f"{program.micro_rows} rows do not divide over {mesh['data'] * mesh['fsdp']} chips",
@@ -169,7 +171,7 @@ def split(by_axis: dict[str, float], where: Slice) -> tuple[float, float]:
 def advice(program: Program, config, where: Slice, mesh: dict[str, int], row: dict) -> str:
     """What to change first where a program does not fit."""
     ways = mesh["data"] * mesh["fsdp"]
-    if program.kind in ("train", "score") and program.micro_rows % ways:
+    if program.kind == "train" and program.micro_rows % ways:
         return f"make train.batch / micro a multiple of {ways}, or a mesh with fewer ways"
     if "does not divide" in row["note"]:
         return "mesh: axes that divide the decoder's dimensions (fsdp the width, tensor heads, key-value heads and vocabulary)"

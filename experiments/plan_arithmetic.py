@@ -42,7 +42,7 @@ def program_flops(program: Program, config, shape=None) -> float:
     them (attention computes the masked half too)."""
     rows, T = program.rows, program.length
     if program.kind == "score":
-        return forward_flops(config, rows, T, rows * (T - 1))
+        return forward_flops(config, rows, T, rows * T)
     if program.kind == "train":
         head = 2.0 * rows * (T - 1) * config.width * config.vocab_size
         layers, attention = forward_flops(config, rows, T, 0), attention_flops(config, rows * T, T)
@@ -98,7 +98,10 @@ def _state_bytes(known: str, config) -> tuple[float, float, float]:
 
 
 def held_bytes(program: Program, config, mesh: dict[str, int]) -> float:
-    """Bytes of a chip that training keeps beside its step: the best parameters so far, and the policy that it began with."""
+    """Bytes of a chip that stay beside a program: of training the best parameters so far and the policy that it began with,
+    of sampling and scoring the stacked weights that those for decoding were cut from."""
+    if program.kind != "train":
+        return 2.0 * parameters(config) / mesh["tensor"]
     trained, _, _ = state_bytes(program, config)
     return (trained + 2.0 * parameters(config)) / (mesh["fsdp"] * mesh["tensor"])
 
@@ -106,7 +109,7 @@ def held_bytes(program: Program, config, mesh: dict[str, int]) -> float:
 def look_bytes(program: Program, config, mesh: dict[str, int], look: dict[str, int], shape) -> float:
     """Bytes of a chip while training looks at validation: its state, and the policy on mesh `look` with its caches."""
     state = sum(state_bytes(program, config)) / (mesh["fsdp"] * mesh["tensor"])
-    sampler = 2.0 * parameters(config) / look["tensor"] + cache_bytes(config, shape) / ways_of_caches(config, look)
+    sampler = 4.0 * parameters(config) / look["tensor"] + cache_bytes(config, shape) / ways_of_caches(config, look)
     return state + held_bytes(program, config, mesh) + sampler
 
 
@@ -119,7 +122,7 @@ def resident_bytes(program: Program, config, mesh: dict[str, int], shape=None) -
         kept = 2.0 * config.layers * program.micro_rows * program.length * config.width  # each layer's input
         return (2 * trained + moments + frozen) / ways + kept / (mesh["data"] * mesh["fsdp"])
     if program.kind == "score":
-        return 2.0 * P / ways
+        return 2.0 * P / mesh["tensor"]
     return 2.0 * P / mesh["tensor"] + cache_bytes(config, shape) / ways_of_caches(config, mesh)
 
 
@@ -155,9 +158,9 @@ def interconnect_traffic(program: Program, config, mesh: dict[str, int], shape=N
     fsdp, tensor, data = mesh["fsdp"], mesh["tensor"], mesh["data"]
     passes = (2 + (config.remat == "full")) if program.kind == "train" else 1
     out: dict[str, float] = {}
-    if program.kind in ("train", "score") and fsdp > 1:
+    if program.kind == "train" and fsdp > 1:
         share = (fsdp - 1) / fsdp / tensor
-        gradients = state_bytes(program, config)[0] * program.micro * share if program.kind == "train" else 0.0
+        gradients = state_bytes(program, config)[0] * program.micro * share
         out["fsdp"] = 2.0 * P * passes * program.micro * share + gradients
     if tensor > 1:
         tokens = program.micro_rows * program.length * program.micro / (data * fsdp)

@@ -123,7 +123,8 @@ def programs(c: dict, lengths: Lengths, sampling_rows: int = 0, changes: dict | 
     alone = sampler | {"prefix": lengths.prompt, "n": 1, "steps": 1}
     made.append(Program(GREEDY, "decode", rows, lengths.prompt + longest, trips=32, settings=alone))
     chunk = changes.get("vocab_chunk", c["train"].get("vocab_chunk") or 0)
-    made.append(Program("score", "score", 64, T, settings={"compute": plain["compute"] | {"vocab_chunk": chunk}}))
+    # a pair shares a row; fewer rows where memory wants it
+    made.append(Program("score", "score", 8, 2 * T, settings={"compute": plain["compute"] | {"vocab_chunk": chunk}}))
     return made
 
 
@@ -146,7 +147,7 @@ def build(program: Program, config, mesh=None) -> tuple[Callable, tuple]:
     import jax
     import jax.numpy as jnp
 
-    from synthrl_jax.policy import decoder, sharding
+    from synthrl_jax.policy import scoring, sharding
 
     def struct(shape, dtype, where=None):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
@@ -159,12 +160,11 @@ def build(program: Program, config, mesh=None) -> tuple[Callable, tuple]:
     if program.kind == "train":
         return _train(program, config, mesh, struct, on_mesh)
     if program.kind == "score":
-        shapes = decoder.shapes(config)
-        weights = jax.tree.map(lambda x: struct(x.shape, config.dtype), shapes)
-        where = None if mesh is None else sharding.shardings(config, mesh)
-        rows = None if mesh is None else sharding.batch_sharding(mesh)
-        tokens = struct((program.rows, program.length), jnp.int32, rows)
-        return jax.jit(decoder.token_logprobs, static_argnums=0), (config, on_mesh(weights, where), tokens)
+        weights = _decoding_weights(config, mesh, on_mesh)
+        shape = (program.rows, program.length)
+        rows = None if mesh is None else sharding.rows_sharding(mesh, shape, micro=False)
+        columns = [struct(shape, jnp.int32, rows)] * 4
+        return scoring.score_packed, (config, mesh, weights, *columns)
     return _sampler(program, config, mesh, struct, on_mesh)
 
 
@@ -232,19 +232,28 @@ def _train(program: Program, config, mesh, struct, on_mesh):
     return function, arguments if frozen is None else (*arguments, on_mesh(frozen, frozen_where))
 
 
+def _decoding_weights(config, mesh, on_mesh):
+    import jax
+
+    from synthrl_jax.policy import decoder
+    from synthrl_jax.rollouts import shared_prefix
+
+    weights = jax.eval_shape(lambda p: decoder.unstack(config, p), decoder.shapes(config))
+    where = None if mesh is None else shared_prefix.placed(shared_prefix.weight_specs(config, mesh), mesh)
+    return on_mesh(weights, where)
+
+
 def _sampler(program: Program, config, mesh, struct, on_mesh):
     import jax
     import jax.numpy as jnp
     import numpy as np
 
-    from synthrl_jax.policy import decoder
     from synthrl_jax.rollouts import sampling, shared_prefix
 
     shape = sampler_shape(program, mesh)
-    weights = jax.eval_shape(lambda p: decoder.unstack(config, p), decoder.shapes(config))
+    weights = _decoding_weights(config, mesh, on_mesh)
     state = jax.eval_shape(lambda: shared_prefix.empty_state(config, shape))
     if mesh is not None:
-        weights = on_mesh(weights, shared_prefix.placed(shared_prefix.weight_specs(config, mesh), mesh))
         state = on_mesh(state, shared_prefix.placed(shared_prefix.state_specs(config, shape), mesh))
     everywhere = None if mesh is None else jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     if program.kind == "decode":

@@ -59,7 +59,10 @@ def show(rows: list[dict], stages: list[dict], where: Slice, options) -> str:
             f"{total['policy_bytes'] / 1e9:.1f} GB; hours are data-sheet bounds over an efficiency of {options.efficiency:g}"
         )
     if any(row["held_bytes"] for row in rows):
-        lines += ["kept: beside a train step, the best parameters so far and the policy that it began with"]
+        lines += [
+            "kept: beside a train step, the best parameters so far and the policy that it began with; beside sampling and "
+            "scoring, the stacked weights that those for decoding were cut from"
+        ]
     if not plan_compile.available():
         lines += ["", plan_compile.INSTALL]
     return "\n".join(lines)

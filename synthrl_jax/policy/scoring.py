@@ -5,6 +5,7 @@ Shape letters: N sequence, B row, T time.
 
 import contextlib
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -49,6 +50,12 @@ def rows_within(config: decoder.DecoderConfig, T: int, rows: int, devices: int =
     return rows
 
 
+def row_within(config: decoder.DecoderConfig, devices: int = 1) -> int:
+    """The tokens of the longest single row that `rows_within` takes to fit."""
+    logits = min(config.vocab_chunk or config.vocab_size, config.vocab_size)
+    return int((math.sqrt(logits**2 + config.heads * ROOM * devices) - logits) / (2 * config.heads))
+
+
 def score(config: decoder.DecoderConfig, params: decoder.Params, tokens_NxT: np.ndarray, rows: int = 64) -> np.ndarray:
     """log p(token t | tokens before t) [N, T] float32, 0 at t = 0; at most `rows` sequences at a time.
 
@@ -66,7 +73,7 @@ def score(config: decoder.DecoderConfig, params: decoder.Params, tokens_NxT: np.
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _score_packed(config, mesh, weights, tokens_BxT, positions_BxT, segments_BxT, before_BxT):
+def score_packed(config, mesh, weights, tokens_BxT, positions_BxT, segments_BxT, before_BxT):
     """Log-probs [B, T] of tokens that attend to their segment and to their row's prefix; `before`: what predicts each."""
     causal_TxT = jnp.tril(jnp.ones((tokens_BxT.shape[1],) * 2, bool))
     same_BxTxT = segments_BxT[:, :, None] == segments_BxT[:, None, :]
@@ -117,7 +124,7 @@ def score_shared(
         for row, i in enumerate(chosen):
             columns_4xBxT[:, row, : len(packed[i][0])] = packed[i]
         with _on(mesh):
-            found_BxT = np.asarray(_score_packed(config, mesh, weights, *_rows(mesh, *columns_4xBxT)))
+            found_BxT = np.asarray(score_packed(config, mesh, weights, *_rows(mesh, *columns_4xBxT)))
         for row, i in enumerate(chosen):
             scores[i] = found_BxT[row, : len(packed[i][0])]
     out = []
@@ -135,7 +142,8 @@ def score_sequences(
 
     Equal to `score` of each alone. ValueError: an empty sequence.
     """
-    groups = shared_beginnings(sequences)
+    mesh = sharding.mesh_of(params)
+    groups = shared_beginnings(sequences, most_tokens=row_within(config, 1 if mesh is None else mesh.size))
     pairs = [(sequences[at[0]][:cut], [sequences[i][cut:] for i in at]) for at, cut in groups]
     scores: list = [None] * len(sequences)
     for (at, _), (first, rest) in zip(groups, score_shared(config, params, pairs, most)):
@@ -144,11 +152,13 @@ def score_sequences(
     return scores
 
 
-def shared_beginnings(sequences: Sequence[Sequence[int]], longest: int = 4) -> list[tuple[list[int], int]]:
+def shared_beginnings(
+    sequences: Sequence[Sequence[int]], longest: int = 4, most_tokens: int = 1 << 30
+) -> list[tuple[list[int], int]]:
     """Groups (indices, tokens that all of them begin with), every sequence in one of them.
 
-    Neighbours in lexicographic order join while they share at least half of what the group does and the packed row stays
-    below `longest` times its longest sequence: rows of very unlike lengths would pad one another.
+    Neighbours in lexicographic order join while they share at least half of what the group does, the packed row stays below
+    `longest` times its longest sequence (rows of very unlike lengths would pad one another), and below most_tokens.
     """
     rows = [tuple(np.asarray(tokens).tolist()) for tokens in sequences]
     if not all(rows):
@@ -161,7 +171,7 @@ def shared_beginnings(sequences: Sequence[Sequence[int]], longest: int = 4) -> l
             common = min(cut, len(rows[i]), common if common is not None else len(rows[at[-1]]))
             lengths = [len(rows[j]) for j in (*at, i)]
             packed = common + sum(n - common for n in lengths)
-            if 2 * common >= cut and common and packed <= longest * max(lengths):
+            if 2 * common >= cut and common and packed <= min(longest * max(lengths), most_tokens):
                 groups[-1] = ([*at, i], common)
                 continue
         groups.append(([i], len(rows[i])))

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -190,8 +191,14 @@ def batch_sharding(mesh: Mesh, micro: bool = False) -> NamedSharding:
 def put_batch(mesh: Mesh, array, micro: bool = True) -> jax.Array:
     """A host array [micro-batch, rows, ...] (or [rows, ...]), the same on every process, on the mesh: rows split where they
     divide."""
+    return jax.make_array_from_callback(
+        array.shape, rows_sharding(mesh, array.shape, micro), lambda index: array[index]
+    )
+
+
+def rows_sharding(mesh: Mesh, shape: Sequence[int], micro: bool = True) -> NamedSharding:
+    """Where `put_batch` puts an array of this shape."""
     ways = int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
-    where = batch_sharding(mesh, micro)
-    if array.ndim <= micro or array.shape[micro] % ways:
-        where = NamedSharding(mesh, PartitionSpec())
-    return jax.make_array_from_callback(array.shape, where, lambda index: array[index])
+    if len(shape) <= micro or shape[micro] % ways:
+        return NamedSharding(mesh, PartitionSpec())
+    return batch_sharding(mesh, micro)

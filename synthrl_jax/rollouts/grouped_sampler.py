@@ -22,8 +22,6 @@ from synthrl_jax.rollouts.root import Completion, Root, Settings, Task, filtered
 from synthrl_jax.rollouts.schedule import Job, Needs, Shape
 from synthrl_jax.rollouts.static_sampler import empty, stop_conditions
 
-NEAR_TIE = 1e-4
-
 
 @dataclasses.dataclass
 class Stats:
@@ -34,7 +32,7 @@ class Stats:
     prefills: int = 0
     row_steps: int = 0
     idle_row_steps: int = 0
-    near_ties: int = 0  # tokens whose draw was closer than 1e-4
+    near_ties: int = 0  # tokens whose draw was closer than `sampling.NEAR_TIE`
     chunks: int = 0
     host_seconds: float = 0.0  # neither waiting for the device nor for whoever takes the completions
     prefill_seconds: float = 0.0  # only where prefills are timed apart
@@ -282,7 +280,7 @@ class Board:
         self.stats.row_steps += steps * B
         self.stats.tokens += int(active.sum())
         self.stats.idle_row_steps += steps * B - int(active.sum())
-        self.stats.near_ties += int((chunk.gap_CxGxR[:steps][active] < NEAR_TIE).sum())
+        self.stats.near_ties += int((chunk.gap_CxGxR[:steps][active] < sampling.NEAR_TIE).sum())
         self.active_GxR = active[-1] & (chunk.ended_CxGxR[steps - 1] < 0)
         before = 0
         if self.window is not None:

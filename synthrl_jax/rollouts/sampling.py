@@ -12,6 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 MASKED = -1e30
+NEAR_TIE = (
+    1e-4  # scores closer than this may change places between batch shapes: float32 logits differ in their last bits
+)
 
 
 class Drawn(NamedTuple):
@@ -20,7 +23,15 @@ class Drawn(NamedTuple):
     token: jax.Array  # [R] int32
     logprob: jax.Array  # [R] on the distribution that the token was drawn from
     model_logprob: jax.Array  # [R] untempered and unfiltered
-    gap: jax.Array  # [R] best perturbed score less the second best
+    gap: jax.Array  # [R] best perturbed score less the second best; 0 where a tie at a filter's edge decides
+
+
+class Filtered(NamedTuple):
+    """Scores [R, V] after top-k and top-p, what is left out at -1e30, and both ways that a tie at the edge can end."""
+
+    kept: jax.Array
+    fewer: jax.Array  # without the tokens that a change of the scores by half of NEAR_TIE can drive out
+    more: jax.Array  # with the tokens that it can let in
 
 
 def root_words(root_id: str) -> tuple[int, int]:
@@ -56,8 +67,8 @@ def block_width(vocab_size: int) -> int:
     return max(16, -(-int(np.sqrt(vocab_size)) // 16) * 16)
 
 
-def filter_scores(scores_RxV: jax.Array, top_k_R: jax.Array, top_p_R: jax.Array) -> jax.Array:
-    """Scores with what top-k and then top-p leave out at -1e30; k = 0 and p = 1 keep all, ties at the edge stay."""
+def filter_scores(scores_RxV: jax.Array, top_k_R: jax.Array, top_p_R: jax.Array) -> Filtered:
+    """The scores that top-k and then top-p keep; k = 0 and p = 1 keep all, equal scores at the edge stay."""
     V = scores_RxV.shape[-1]
     k_R = jnp.where(top_k_R > 0, jnp.minimum(top_k_R, V), V)
     order_RxV = _ordered(scores_RxV)
@@ -68,11 +79,22 @@ def filter_scores(scores_RxV: jax.Array, top_k_R: jax.Array, top_p_R: jax.Array)
     in_k_RxV = order_RxV >= _highest_bound(order_RxV, enough_tokens)
     probs_RxV = jax.nn.softmax(jnp.where(in_k_RxV, scores_RxV, MASKED), axis=-1)
 
-    def enough_mass(above_RxV):
-        return (jnp.where(above_RxV, probs_RxV, 0.0).sum(axis=-1) >= top_p_R) & (top_p_R < 1.0)
+    def mass(kept_RxV):
+        return jnp.where(kept_RxV, probs_RxV, 0.0).sum(axis=-1)
 
-    in_p_RxV = order_RxV >= _highest_bound(order_RxV, enough_mass)
-    return jnp.where(in_k_RxV & in_p_RxV, scores_RxV, MASKED)
+    def enough_mass(above_RxV):
+        return (mass(above_RxV) >= top_p_R) & (top_p_R < 1.0)
+
+    kept_RxV = in_k_RxV & (order_RxV >= _highest_bound(order_RxV, enough_mass))
+    lowest_Rx1 = jnp.where(kept_RxV, scores_RxV, jnp.inf).min(axis=-1, keepdims=True)
+    next_Rx1 = jnp.where(kept_RxV, -jnp.inf, scores_RxV).max(axis=-1, keepdims=True)
+    above_RxV = kept_RxV & (scores_RxV > lowest_Rx1)
+    without_one_R = mass(kept_RxV) - jnp.where(kept_RxV, probs_RxV, jnp.inf).min(axis=-1)
+    dispensable_R = (kept_RxV.sum(axis=-1) > k_R) | ((top_p_R < 1.0) & (without_one_R >= top_p_R - NEAR_TIE))
+    lacking_R = (top_p_R < 1.0) & (mass(kept_RxV) < top_p_R + NEAR_TIE)
+    fewer_RxV = jnp.where(dispensable_R[:, None], above_RxV, kept_RxV) & (scores_RxV > next_Rx1 + NEAR_TIE)
+    more_RxV = kept_RxV | (scores_RxV >= lowest_Rx1 - NEAR_TIE) | (lacking_R[:, None] & (scores_RxV == next_Rx1))
+    return Filtered(*(jnp.where(set_RxV, scores_RxV, MASKED) for set_RxV in (kept_RxV, fewer_RxV, more_RxV)))
 
 
 def _ordered(values: jax.Array) -> jax.Array:
@@ -107,35 +129,47 @@ def draw_warped(logits_RxV, keys_R, warp_Rx3, filtered: bool) -> Drawn:
 def draw(logits_RxV, keys_R, temperature_R, top_k_R=None, top_p_R=None) -> Drawn:
     """Draw one token per row from softmax(logits / temperature) after top-k and top-p; temperature 0 takes the best.
 
-    The draw adds Gumbel noise and takes the maximum, over blocks of the vocabulary and then within the chosen block:
-    the same distribution from about 2 sqrt(V) random numbers a token instead of V. Log-probs of temperature 0 are 0, its
-    distribution being a point. top_k_R and top_p_R are both arrays or both None (no filter, and no sort).
+    Log-probs of temperature 0 are 0, its distribution being a point. top_k_R and top_p_R are both arrays or both None
+    (no filter, and no search for its edge).
     """
     R, V = logits_RxV.shape
     logits_RxV = logits_RxV.astype(jnp.float32)
     greedy_R = temperature_R <= 0
     scores_RxV = logits_RxV / jnp.where(greedy_R, 1.0, temperature_R)[:, None]
-    if top_k_R is not None:
-        scores_RxV = filter_scores(scores_RxV, top_k_R, top_p_R)
+    W = block_width(V)
+    noise_RxNW = jax.vmap(lambda key: jax.random.gumbel(key, (-(-V // W) + W,), jnp.float32))(keys_R)
+    noise_RxNW = jnp.where(greedy_R[:, None], 0.0, noise_RxNW)
+    if top_k_R is None:
+        token_R, logprob_R, gap_R = _choose(scores_RxV, noise_RxNW, greedy_R)
+    else:
+        filtered = filter_scores(scores_RxV, top_k_R, top_p_R)
+        token_R, logprob_R, gap_R = _choose(filtered.kept, noise_RxNW, greedy_R)
+        for other_RxV in (filtered.fewer, filtered.more):
+            other_R, other_logprob_R, other_gap_R = _choose(other_RxV, noise_RxNW, greedy_R)
+            settled_R = (other_R == token_R) & (jnp.abs(other_logprob_R - logprob_R) < NEAR_TIE)
+            gap_R = jnp.where(settled_R, jnp.minimum(gap_R, other_gap_R), 0.0)
+    picked_R = jnp.take_along_axis(logits_RxV, token_R[:, None], axis=1)[:, 0]
+    return Drawn(token_R, logprob_R, picked_R - jax.nn.logsumexp(logits_RxV, axis=-1), gap_R)
+
+
+def _choose(scores_RxV, noise_RxNW, greedy_R) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(token, log-prob, gap) of each row: the maximum of scores + Gumbel noise, over blocks, then within one block.
+
+    The same distribution as noise for each token gives, from about 2 sqrt(V) random numbers a token instead of V.
+    """
+    R, V = scores_RxV.shape
     W = block_width(V)
     N = -(-V // W)
     blocks_RxNxW = jnp.pad(scores_RxV, ((0, 0), (0, N * W - V)), constant_values=MASKED).reshape(R, N, W)
-
-    noise_RxNW = jax.vmap(lambda key: jax.random.gumbel(key, (N + W,), jnp.float32))(keys_R)
-    noise_RxNW = jnp.where(greedy_R[:, None], 0.0, noise_RxNW)
     top_RxN = blocks_RxNxW.max(axis=-1)
     sums_RxN = jnp.exp(blocks_RxNxW - top_RxN[:, :, None]).sum(axis=-1)
     block_RxN = jnp.where(greedy_R[:, None], top_RxN, top_RxN + jnp.log(sums_RxN))
     block_R, block_gap_R = _best(block_RxN + noise_RxNW[:, :N])
     inner_RxW = jnp.take_along_axis(blocks_RxNxW, block_R[:, None, None], axis=1)[:, 0]
     inner_R, inner_gap_R = _best(inner_RxW + noise_RxNW[:, N:])
-
     score_R = jnp.take_along_axis(inner_RxW, inner_R[:, None], axis=1)[:, 0]
     logprob_R = jnp.where(greedy_R, 0.0, score_R - jax.nn.logsumexp(block_RxN, axis=-1))
-    token_R = block_R * W + inner_R
-    picked_R = jnp.take_along_axis(logits_RxV, token_R[:, None], axis=1)[:, 0]
-    model_logprob_R = picked_R - jax.nn.logsumexp(logits_RxV, axis=-1)
-    return Drawn(token_R, logprob_R, model_logprob_R, jnp.minimum(block_gap_R, inner_gap_R))
+    return block_R * W + inner_R, logprob_R, jnp.minimum(block_gap_R, inner_gap_R)
 
 
 def _best(scores_RxN: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -63,7 +63,10 @@ def test_counted_flops_are_those_by_hand(tmp_path, remat, vocab_chunk):
     expected = 3 * layers + again + (4 if vocab_chunk else 3) * head
     assert programs["train sft 64"]["counted_flops"] == pytest.approx(expected, rel=0.01)
     assert programs["train dpo 64"]["counted_flops"] == pytest.approx(2 * expected, rel=0.01)  # two rows a pair
-    assert programs["score"]["counted_flops"] == pytest.approx(layers + head, rel=0.01)
+    B, T = programs["score"]["rows"], programs["score"]["length"]
+    assert (B, T) == (8, 1024)  # a pair in a row
+    scoring = B * T * (L * (2 * (4 * D * D + 3 * D * M) + 4 * T * D) + 2 * D * V)
+    assert programs["score"]["counted_flops"] == pytest.approx(scoring, rel=0.01)
     for row in programs.values():
         assert row["flops"] == pytest.approx(row["counted_flops"], rel=0.01)
 
@@ -222,7 +225,7 @@ def test_search_says_when_nothing_holds_the_step(tmp_path, capsys):
 
 
 def test_search_keeps_meshes_that_divide_and_ranks_them(tmp_path):
-    programs, _ = planned(tmp_path, "v5e:4x4", "--no-compile", "--search", "--programs=train")
+    programs, _ = planned(tmp_path, "v5p:2x2x4", "--no-compile", "--search", "--programs=train")
     found = [row for name, row in programs.items() if name.startswith("search")]
     assert found
     for row in found:

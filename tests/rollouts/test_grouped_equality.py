@@ -20,7 +20,8 @@ from synthrl_jax.rollouts import (
     store,
     workload_needs,
 )
-from synthrl_jax.rollouts.grouped_sampler import NEAR_TIE, Stats
+from synthrl_jax.rollouts.grouped_sampler import Stats
+from synthrl_jax.rollouts.sampling import NEAR_TIE
 
 VOCAB = 97
 

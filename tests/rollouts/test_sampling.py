@@ -97,6 +97,35 @@ def test_an_error_in_the_logits_below_half_the_gap_changes_no_token():
     assert safe.mean() > 0.5 and not same.all()
 
 
+def test_an_error_in_the_logits_moves_no_token_over_the_edge_of_a_filter_unless_the_gap_says_so():
+    logits, n = logits_of(V), 20_000
+    keys = jax.vmap(functools.partial(jax.random.fold_in, sampling.seed_key(0)))(jnp.arange(n))
+    rng = np.random.default_rng(2)
+    mass = np.cumsum(np.sort(np.exp(logits) / np.exp(logits).sum())[::-1])
+    ps = (mass[rng.integers(2, 9, n)] + rng.uniform(-4, 4, n) * sampling.NEAR_TIE).astype(np.float32)
+    ones = jnp.ones(n, jnp.float32)
+
+    def drawn(logits_nxV):
+        return drawer(True)(jnp.asarray(logits_nxV, jnp.float32), keys, ones, jnp.zeros(n, jnp.int32), ps)
+
+    exact = drawn(np.tile(logits, (n, 1)))
+    noisy = drawn(logits + rng.uniform(-0.4, 0.4, (n, V)) * sampling.NEAR_TIE)
+    differs = np.abs(np.asarray(exact.logprob) - np.asarray(noisy.logprob)) > 2 * sampling.NEAR_TIE
+    differs |= np.asarray(exact.token) != np.asarray(noisy.token)
+    near = np.asarray(exact.gap) < sampling.NEAR_TIE
+    assert differs.sum() > 30 and not differs[~near].any()
+    assert near.mean() < 0.4  # a quarter lies within NEAR_TIE of its edge, by construction
+
+
+def test_equal_scores_at_the_edge_of_top_k_are_a_near_tie_only_where_they_are_drawn():
+    logits = np.array([3.0, 2.0, 1.0, 1.0, -1.0], np.float32)
+    found = draws(logits, 3000, filters=(3, 1.0))
+    tokens, near = np.asarray(found.token), np.asarray(found.gap) < sampling.NEAR_TIE
+    assert near[tokens == 2].all() and near[tokens == 3].all() and (tokens < 4).all()
+    apart = draws(np.array([3.0, 2.0, 1.0, 0.5, -1.0], np.float32), 3000, filters=(3, 1.0))
+    assert (np.asarray(apart.gap) < sampling.NEAR_TIE).mean() < 0.01
+
+
 def test_each_part_of_a_task_changes_its_key_and_nothing_else_does():
     words = np.array([sampling.root_words("a"), sampling.root_words("b")], np.uint32)
 
