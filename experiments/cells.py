@@ -91,7 +91,9 @@ class CellStore:
 
     def _partial(self, node: Node, key: str) -> Path:
         """Beside the cell's place; in a bucket, where nothing can be renamed, the place itself: a cell is what has a manifest."""
-        return self.path(node, key) if self.remote else self.path(node, key).with_suffix(".partial")
+        path = self.path(node, key)
+        # not with_suffix: a label may hold dots, as `dpo [0.3]` does
+        return path if self.remote else path.with_name(f"{path.name}.partial")
 
     def finish(self, node: Node, key: str, identity: dict, seconds: float) -> Cell:
         """Write the manifest and move the cell to its place."""

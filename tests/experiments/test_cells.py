@@ -55,6 +55,23 @@ def test_a_cell_that_was_not_finished_is_no_cell(tmp_path):
     assert not list(store.root.glob("*.partial"))
 
 
+def test_cells_in_the_making_do_not_share_a_directory(tmp_path):
+    store, places = CellStore(tmp_path), set()
+    for label, seed in (
+        ("dpo [0.0001] N=10 seed=0", 0),
+        ("dpo [0.0003] N=10 seed=0", 0),
+        ("dpo [0.0003] N=10 seed=1", 1),
+    ):
+        node = Node(label, "train", {"label": label}, seed=seed)
+        key, identity = cells.key_of(node, 1, {})
+        places.add(store.begin(node, key))
+        (store.begin(node, key) / "text").write_text(label)
+    assert len(places) == 3
+    assert (
+        store.finish(node, key, identity, 0.0).path == store.path(node, key) and len(list(tmp_path.rglob("text"))) == 3
+    )
+
+
 def test_the_fingerprint_is_of_contents_alone(tmp_path):
     marks = []
     for name in ("x", "y"):
