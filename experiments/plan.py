@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import json
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from experiments.settings import UsageError, parse_flags
 from synthrl_jax.policy import scoring, sharding
 
 KINDS = ("train", "prefill", "decode", "score")
+COMPUTE = ("remat", "attention", "vocab_chunk")  # of how training computes, what flags may change
 
 
 def training_mesh(c: dict, where: Slice, config) -> tuple[dict[str, int], str]:
@@ -96,6 +98,7 @@ def row_of(
         "parameters": arithmetic.parameters(config),
         "remat": config.remat,
         "attention": config.attention,
+        "vocab_chunk": config.vocab_chunk,
     }
     row |= {"peak_bytes": None, "fits": None, "compiled": False, "note": ""}
     row["held_bytes"] = arithmetic.held_bytes(program, config, mesh)
@@ -295,6 +298,20 @@ def wanted(program: Program, words: list[str]) -> bool:
     return any(word == program.kind or (word not in KINDS and word in program.name) for word in words)
 
 
+def settings_of(options, lengths: Lengths, where: Slice, argv: list[str]) -> dict:
+    """What a plan was made with: every row carries it. `overrides`: the flags that change the config, as given."""
+    changes = [f"--{name.replace('_', '-')}" for name in COMPUTE]
+    told = []
+    for i, word in enumerate(argv):
+        flag, equals, _ = word.partition("=")
+        if flag.startswith("--config.") or flag in changes:
+            told.append(word if equals else f"{word}={argv[i + 1]}")
+    flags = ("config", "efficiency", "price", "decoder", "sampling_tensor", "sampling_rows", "limit", "compile")
+    kept = {name: getattr(options, name) for name in flags}
+    slices = {"topology": where.name, "slices": where.slices}
+    return kept | slices | dataclasses.asdict(lengths) | {"overrides": " ".join(told)}
+
+
 def divisors(n: int) -> list[int]:
     return [d for d in range(1, n + 1) if n % d == 0]
 
@@ -325,7 +342,7 @@ def main(argv: list[str] | None = None) -> int:
         c = options.locked.to_dict()
         where = plan_chips.parse(options.topology, options.slices)
         lengths = Lengths(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Lengths)})
-        changes = {name: getattr(options, name) for name in ("remat", "attention", "vocab_chunk")}
+        changes = {name: getattr(options, name) for name in COMPUTE}
         config = plan_programs.decoder_config(c, options.decoder, changes)
         training, note = training_mesh(c, where, config)
         options.compile = options.compile and plan_compile.available()
@@ -341,6 +358,8 @@ def main(argv: list[str] | None = None) -> int:
             raise UsageError(
                 "--price and --sampling-rows must not be negative, --limit above 0, --efficiency in (0, 1]"
             )
+        if options.json and (Path(options.json).is_dir() or not os.access(Path(options.json).parent, os.W_OK)):
+            raise UsageError(f"--json={options.json}: no file can be written there")
         replica = sampling_mesh(options.sampling_tensor, where, config, training)
         options.notes = [note] if note else []
     except UsageError as error:
@@ -362,12 +381,7 @@ def main(argv: list[str] | None = None) -> int:
             )
     print(show(rows, stages, where, options))
     if options.json:
-        settings = {
-            "config": options.config,
-            "topology": where.name,
-            "slices": where.slices,
-            "efficiency": options.efficiency,
-        }
+        settings = settings_of(options, lengths, where, sys.argv[1:] if argv is None else argv)
         flat = [
             {k: v for k, v in row.items() if k not in ("collectives", "sent")}
             | {

@@ -37,20 +37,28 @@ def forward_flops(config, rows: int, length: int, predicted: int) -> float:
     return matrices + attention_flops(config, tokens, length) + 2.0 * predicted * config.width * config.vocab_size
 
 
+def chunked_vocabulary(config) -> int:
+    """The vocabulary as the unembedding computes it: whole chunks, the last one padded."""
+    chunk = min(config.vocab_chunk, config.vocab_size) or config.vocab_size
+    return -(-config.vocab_size // chunk) * chunk
+
+
 def program_flops(program: Program, config, shape=None) -> float:
     """FLOPs that a program does, over all devices: recomputation of a rematerialised layer included, as the matrix unit does
     them (attention computes the masked half too)."""
     rows, T = program.rows, program.length
     if program.kind == "score":
-        return forward_flops(config, rows, T, rows * T)
+        return forward_flops(config, rows, T, 0) + 2.0 * rows * T * config.width * chunked_vocabulary(config)
     if program.kind == "train":
-        head = 2.0 * rows * (T - 1) * config.width * config.vocab_size
+        head = 2.0 * rows * (T - 1) * config.width * chunked_vocabulary(config)
         layers, attention = forward_flops(config, rows, T, 0), attention_flops(config, rows * T, T)
         again = 0.0
         if config.remat == "full":  # all of a layer but its last product, whose result no gradient needs
             again = layers - 2.0 * rows * T * config.layers * config.width * config.mlp_width
         elif config.remat == "dots":
             again = attention
+        if config.attention == "splash":  # its two backward kernels make the scores twice and their gradient once more
+            again += 1.5 * attention
         if program.settings.get("lora"):  # of frozen matrices only the gradient of what goes in
             adapters = 2.0 * rows * T * adapter_parameters(program, config)
             more = adapters if config.remat == "full" else 0.0

@@ -71,6 +71,30 @@ def test_counted_flops_are_those_by_hand(tmp_path, remat, vocab_chunk):
         assert row["flops"] == pytest.approx(row["counted_flops"], rel=0.01)
 
 
+SHIPPED = ("gsm8k_llama2_7b", "math_llama2_7b", "gsm8k_deepseek_math_7b", "math_deepseek_math_7b")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_counted_flops_of_the_shipped_7b_configs_are_those_by_hand(tmp_path, name):
+    """They train with splash, whose backward kernels (dq: scores, dp, dq; dkv: scores, dv, dp, dk) do seven products of T x T,
+    and with whole chunks of the vocabulary: 4 x 8,192 for 32,000, 13 x 8,192 for 102,400."""
+    flags = [f"--config=configs/{name}.py", "--topology=v5e:8x8", "--no-compile", "--programs=sft,score"]
+    assert plan.main([*flags, "--json", str(tmp_path / "rows.json")]) == 0
+    train, score = json.loads((tmp_path / "rows.json").read_text())
+    llama, math = "llama" in name, name.startswith("math")
+    D, M, L, V = 4096, 11008, 32 if llama else 30, 8192 * (4 if llama else 13)
+    B, T = 128, 1024 if math else 640
+    matrices, product, head = 2 * L * (4 * D * D + 3 * D * M), 2 * L * T * D, 2 * D * V * (T - 1) / T
+    expected = 4 * matrices - 2 * L * D * M + (2 + 2 + 7) * product + 4 * head
+    assert (train["rows"], train["length"], train["remat"], train["attention"]) == (B, T, "full", "splash")
+    assert train["counted_flops"] == pytest.approx(B * T * expected, rel=0.001)
+    assert train["flops"] == pytest.approx(train["counted_flops"], rel=0.001)
+    B, T = score["rows"], score["length"]
+    expected = matrices + 4 * L * T * D + 2 * D * V
+    assert score["counted_flops"] == pytest.approx(B * T * expected, rel=0.001)
+    assert score["flops"] == pytest.approx(score["counted_flops"], rel=0.001)
+
+
 def test_counted_flops_of_sampling_are_those_by_hand(tmp_path):
     """32 steps of every row: matrices, the unembedding, and every key that is held against every query."""
     programs, _ = planned(tmp_path, "v5e:4x4", "--no-compile", "--programs=prefill,decode chunk", layers=2)
@@ -154,6 +178,15 @@ def test_the_experiment_s_numbers_follow_from_the_config(tmp_path):
     assert total["checkpoint_bytes"] == 12 * plan_arithmetic.parameters(DecoderConfig(**{**SEVEN, "layers": 2}))
     _, whole = planned(tmp_path, "v5e:4x4", *flags, layers=2)
     assert whole["total"]["hours"] == pytest.approx(total["hours"] / 2) and whole["total"]["cost"] is None
+
+
+def test_every_row_says_what_it_was_made_with(tmp_path):
+    flags = ("--no-compile", "--price=2", "--steps=5", "--prompt", "128", "--config.sample.rows", "32", "--remat=none")
+    for found in planned(tmp_path, "v5e:4x4", *flags, "--config.train.micro=16", layers=2):
+        for row in found.values():
+            assert (row["price"], row["steps"], row["prompt"], row["mean_response"]) == (2, 5, 128, 150)
+            assert row["overrides"] == "--config.sample.rows=32 --remat=none --config.train.micro=16"
+            assert row["compile"] is False and row["config"].endswith("planned.py")
 
 
 def test_what_cannot_fit_is_told_without_compiling(tmp_path, monkeypatch):
@@ -253,11 +286,14 @@ WRONG = [
     ("--topology=v5e:4x4", "--steps=0"),
     ("--topology=v5e:4x4", "--slices=0"),
     ("--topology=v5e:4x4", "--config.nothing=1"),
+    ("--topology=v5e:4x4", "--json=/nowhere/rows.json"),
+    ("--topology=v5e:4x4", "--json=/"),
 ]
 
 
 @pytest.mark.parametrize("flags", WRONG)
-def test_wrong_use_ends_with_one_line(tmp_path, capsys, flags):
+def test_wrong_use_ends_with_one_line(tmp_path, capsys, monkeypatch, flags):
+    monkeypatch.setattr(plan, "row_of", lambda *_: pytest.fail("began to work"))
     assert plan.main([f"--config={config_file(tmp_path)}", *flags]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
@@ -368,7 +404,6 @@ def test_other_chips_and_two_slices_compile_or_say_why_not(tmp_path, topology, s
         assert row["mesh"].startswith("2x") and row["network_bytes"] > 0
 
 
-SHIPPED = ("gsm8k_llama2_7b", "math_llama2_7b", "gsm8k_deepseek_math_7b", "math_deepseek_math_7b")
 SMALL_SLICES = ("v5e:4x4", "v6e:4x4", "v5e:4x4", "v5p:2x2x2")
 LARGE_SLICES = ("v5e:8x8", "v5p:4x4x4", "v6e:8x8", "v5e:8x8")
 
