@@ -122,6 +122,11 @@ def traffic(text: str, mesh_shape: dict[str, int], trips: int = 1) -> Traffic:
                 total[0] += times
                 total[1] += times * sent
                 out.memory += times * in_memory(i.shape)
+            elif op == "send" and (across := between_slices(i, known)):
+                total = out.collectives.setdefault((across[0], "data"), [0.0, 0.0])
+                total[0] += times
+                total[1] += times * across[1]
+                out.memory += times * in_memory(i.shape)
             elif op == "fusion":
                 inside = computations.get((i.called("calls") or [""])[0], [])
                 collected = [j for j in inside if j.op.removesuffix("-start") in COLLECTIVES]
@@ -245,16 +250,33 @@ def axis_of(rest: str, mesh_shape: dict[str, int], ways: int) -> str:
     return "+".join(name for name in mesh_shape if len({place[name] for place in places}) > 1) or "none"
 
 
+def between_slices(i: Instruction, known: dict[str, Instruction]) -> tuple[str, float] | None:
+    """(collective, bytes that one device sends) of what goes to the host for the network between slices."""
+    kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', i.rest)
+    if not kind:
+        return None
+    target = re.search(r'_xla_megascale_target="\{([\d,:]+)\}', i.rest)  # slices x devices
+    ends = [[int(n) for n in part.split(":")] for part in target[1].split(",")] if target else []
+    slices = sum(part[-1] - part[0] + 1 for part in ends)
+    given = sum(size(known[name].shape) for name in i.operands if name in known)
+    op = kind[1].lower().replace("_", "-")
+    return op, sent_bytes(op, given, max(2, slices))
+
+
 def collective(i: Instruction, op: str, known: dict[str, Instruction]) -> tuple[float, int]:
-    """(bytes that one device sends, devices in its group), by the ring algorithm."""
+    """(bytes that one device sends, devices in its group)."""
     groups = groups_of(i.rest)
     ways = len(groups[0]) if groups else 2
-    given = sum(size(known[name].shape) for name in i.operands if name in known)
+    return sent_bytes(op, sum(size(known[name].shape) for name in i.operands if name in known), ways), ways
+
+
+def sent_bytes(op: str, given: float, ways: int) -> float:
+    """Bytes that one of `ways` devices sends for `given` bytes of its own, by the ring algorithm."""
     share = (ways - 1) / ways
     if op == "all-gather":
-        return given * (ways - 1), ways
+        return given * (ways - 1)
     if op == "all-reduce":
-        return 2 * given * share, ways
+        return 2 * given * share
     if op == "collective-permute":
-        return given, ways
-    return given * share, ways
+        return given
+    return given * share

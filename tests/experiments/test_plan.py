@@ -350,6 +350,27 @@ def test_collectives_of_hlo_have_their_axis_and_bytes_with_loops_multiplied_out(
     assert found.memory == 6 * 4 * piece + piece + piece + piece
 
 
+BETWEEN = """
+HloModule jit_f
+
+ENTRY %main (a: f32[8,4]) -> f32[8,4] {
+  %a = f32[8,4]{1,0} parameter(0)
+  %after = token[] after-all()
+  %recv = (f32[8,4]{1,0}, u32[], token[]) recv(%after), channel_id=1, is_host_transfer=true
+  %send = (f32[8,4]{1,0}, u32[], token[]) send(%a, %after), channel_id=2, is_host_transfer=true, \
+frontend_attributes={_xla_megascale_target="{1:4}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %sent = token[] send-done(%send), channel_id=2, is_host_transfer=true
+  %done = (f32[8,4]{1,0}, token[]) recv-done(%recv), channel_id=1, is_host_transfer=true
+  ROOT %r = f32[8,4]{1,0} get-tuple-element(%done), index=0
+}
+"""
+
+
+def test_sums_over_slices_go_by_the_hosts_and_count_as_the_data_axis():
+    found = plan_hlo.traffic(BETWEEN, {"data": 4, "fsdp": 4, "tensor": 1})
+    assert found.collectives == {("all-reduce", "data"): [1, 2 * 0.75 * 8 * 4 * 4]}
+
+
 def test_groups_written_in_three_ways_are_read():
     assert plan_hlo.groups_of("replica_groups=[4,2]<=[2,4]T(1,0)") == [[0, 4], [1, 5], [2, 6], [3, 7]]
     assert plan_hlo.groups_of("replica_groups=mesh['a'=2,'b'=4] {'a'}") == [[0, 4]]
