@@ -60,9 +60,10 @@ def machine() -> dict:
     return {"gemm_flops": statistics.median(rates), "copy_bytes_per_second": statistics.median(bandwidths)}
 
 
-def bound_seconds(config: decoder.DecoderConfig, work: Workload, batch: int, rates: dict) -> float:
-    """Least seconds of the shared-prefix layout: every matrix product at the rate of large ones, every root prefilled once,
-    a prefix read once a step for all rows that share it, a suffix only as far as it is written."""
+def bound_seconds(config: decoder.DecoderConfig, work: Workload, batch: int, rates: dict) -> tuple[float, float]:
+    """Least seconds of the shared-prefix layout, and what of it decoding takes to move bytes: every matrix product at the rate
+    of large ones, every root prefilled once, a prefix read once a step for all rows that share it, a suffix only as far as
+    it is written, the weights once a step."""
     weights = hf_weights.count_parameters(config) - config.vocab_size * config.width
     size = jnp.dtype(config.dtype).itemsize
     attention = 4 * config.layers * config.heads * config.head_dim
@@ -78,7 +79,7 @@ def bound_seconds(config: decoder.DecoderConfig, work: Workload, batch: int, rat
     bytes_ += work.tokens() / batch * weights * size
     compute, memory = flops / rates["gemm_flops"], bytes_ / rates["copy_bytes_per_second"]
     # on CPU the same cores multiply and move; an accelerator does both at once
-    return compute + memory if jax.default_backend() == "cpu" else max(compute, memory)
+    return (compute + memory if jax.default_backend() == "cpu" else max(compute, memory)), memory
 
 
 def timed(call: Callable[[], object]) -> tuple[float, object, float]:
@@ -113,7 +114,7 @@ def bench_static(policy: Policy, work: Workload, batch: int, repeats: int) -> di
     runs = [timed(lambda: generate(work.roots)) for _ in range(repeats)]
     seconds = statistics.median(run[0] for run in runs)
     prefill = statistics.median(timed(lambda: generate(work.one_token().roots))[0] for _ in range(repeats))
-    wanted = tasks(work.roots, settings, policy.config.max_positions)
+    wanted = tasks(work.roots, settings, policy.config.max_positions, policy.config.vocab_size)
     host, packed, _ = timed(lambda: [static_sampler.pack(group, batch) for group in static_sampler.plan(wanted, batch)])
     batches = [list(zip(*(a[p.budget_R > 0].tolist() for a in (p.position_R, p.budget_R)))) for p in packed]
     forks = [fork.position for root in work.roots for fork in root.forks]
@@ -226,9 +227,12 @@ def measure(
     row["share_of_work"] = tokens / work.tokens()
     row["tokens_per_second"] = tokens / got["seconds"]
     row["tokens_per_cpu_second"] = tokens / got["cpu_seconds"]
-    row["decode_tokens_per_second"] = tokens / max(got.pop("decode_seconds"), 1e-9)
+    decode_seconds = got.pop("decode_seconds")
+    row["decode_tokens_per_second"] = tokens / max(decode_seconds, 1e-9)
     row["prefill_tokens_per_second"] = got.pop("prefill_tokens") / got["prefill_seconds"]
-    row["of_bound"] = row["share_of_work"] * bound_seconds(config, work, BATCH["grouped"], rates) / got["seconds"]
+    bound, memory = bound_seconds(config, work, rows or BATCH["grouped"], rates)
+    row["of_bound"] = row["share_of_work"] * bound / got["seconds"]
+    row["decode_of_memory_bound"] = row["share_of_work"] * memory / max(decode_seconds, 1e-9)
     return row | got
 
 
@@ -247,7 +251,7 @@ def environment(repeats: int, rates: dict) -> dict:
 
 
 SHOWN = ("tokens_per_second", "decode_tokens_per_second", "prefill_tokens_per_second", "compile_seconds", "host_share")
-SHOWN += ("idle_row_steps", "kv_bytes", "of_bound", "near_ties")
+SHOWN += ("idle_row_steps", "kv_bytes", "of_bound", "decode_of_memory_bound", "near_ties")
 
 
 def show(row: dict) -> str:
@@ -271,10 +275,16 @@ def main(argv=None):
     parser.add_argument("--samplers", type=words(SAMPLERS), default=list(SAMPLERS))
     parser.add_argument("--workloads", type=words(WORKLOADS), default=list(WORKLOADS))
     parser.add_argument("--sizes", type=words(SIZES), default=["small"])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=0, help="rows decoded at once, for all samplers")
+
+    def positive(text):
+        if not text.isdigit() or not int(text):
+            raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
+        return int(text)
+
+    parser.add_argument("--repeats", type=positive, default=3)
+    parser.add_argument("--rows", type=positive, default=0, help="rows decoded at once, for all samplers")
     parser.add_argument(
-        "--peer-batches", type=int, default=1, help="peers run every n-th of their batches: a sample of the work"
+        "--peer-batches", type=positive, default=1, help="peers run every n-th of their batches: a sample of the work"
     )
     parser.add_argument("--tunix-python", default=".bench-tunix/bin/python")
     parser.add_argument("--json", type=Path)

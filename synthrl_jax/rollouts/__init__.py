@@ -51,8 +51,10 @@ def _sampler(settings: Settings):
 def _with_prompt_logprobs(sampler, policy, roots, settings, seed, needs):
     from synthrl_jax.policy import scoring
 
-    scored = scoring.score_shared(policy.config, policy.params, [(root.tokens, ()) for root in roots])
-    by_root = {root.id: scores.tolist() for root, (scores, _) in zip(roots, scored)}
+    asked = [root for root in roots if root.forks]
+    prefixes = [root.tokens[: max(fork.position for fork in root.forks)] for root in asked]
+    scored = scoring.score_shared(policy.config, policy.params, [(prefix, ()) for prefix in prefixes])
+    by_root = {root.id: scores.tolist() for root, (scores, _) in zip(asked, scored)}
     for completion in sampler.sample(policy, roots, settings, seed, needs):
         prompt = tuple(by_root[completion.root_id][: completion.fork])
         yield dataclasses.replace(completion, prompt_logprobs=prompt)

@@ -49,16 +49,17 @@ def sample(policy, roots, settings: Settings, seed: int, needs: Needs | None = N
 
 def needs_of(policy, batches: Iterable[Iterable[Root]], settings: Settings) -> Needs | None:
     """The needs of a workload of many batches, for `sample` to use the same programs on all of them."""
-    found = []
+    found, config = [], policy.config
     for roots in batches:
-        wanted = [task for task in tasks(roots, settings, policy.config.max_positions) if task.max_tokens]
+        every = tasks(roots, settings, config.max_positions, config.vocab_size)
+        wanted = [task for task in every if task.max_tokens]
         if wanted:
             found.append(_needs(wanted, schedule.jobs_of(wanted)))
     return functools.reduce(operator.or_, found) if found else None
 
 
 def _needs(wanted: list[Task], jobs: list[Job]) -> Needs:
-    return schedule.needs_of(jobs, longest=max(task.max_tokens for task in wanted))
+    return schedule.needs_of(jobs, longest=max(task.max_tokens for task in wanted), filters=filtered(wanted))
 
 
 def run(
@@ -72,16 +73,19 @@ def run(
 ) -> Iterator[tuple[Completion, np.ndarray]]:
     """Completions with how near a tie each token's draw was; fills `stats`."""
     config = policy.config
-    wanted = tasks(roots, settings, config.max_positions)
-    yield from ((empty(task, i), np.zeros(0)) for task in wanted if not task.max_tokens for i in range(task.n))
+    wanted = tasks(roots, settings, config.max_positions, config.vocab_size)
+    yield from (
+        (empty(task, i, settings), np.zeros(0)) for task in wanted if not task.max_tokens for i in range(task.n)
+    )
     wanted = [task for task in wanted if task.max_tokens]
     if not wanted:
         return
     jobs = schedule.jobs_of(wanted)
     own = _needs(wanted, jobs)
-    shapes = schedule.plan(own if needs is None else needs | own, settings, mesh_of(policy))
+    needs = own if needs is None else needs | own
+    shapes = schedule.plan(needs, settings, mesh_of(policy))
     jobs = schedule.cut(jobs, shapes[0])
-    device = Device(policy, shapes[0], settings, filtered(wanted), seed, stats, time_prefill)
+    device = Device(policy, shapes[0], settings, needs.filters, seed, stats, time_prefill)
     # on CPU the host's work is small and a late look leaves rows idle; on accelerators the device must not wait for it
     late = 0 if jax.default_backend() == "cpu" else 1
     board, unread = Board(shapes, jobs, settings, stats), collections.deque()
@@ -126,7 +130,6 @@ class Device:
 
     def load(self, jobs: list[Job], first_ids: list[int], places: list[tuple[int, int]], stamp: int) -> None:
         """Prefill jobs into their (group, slot) places."""
-        start = time.perf_counter()
         self.stats.prefill_tokens += sum(job.length for job in jobs)
         self.stats.prefills += len(jobs)
         shape, half = self.shape, self.shape.prefix // 2
@@ -148,10 +151,13 @@ class Device:
             count_F=table.count_F,
             jobs=np.int32(len(jobs)),
         )
+        start = time.perf_counter()
         self.state = shared_prefix.load(self.config, shape, self.weights, self.state, self.key, load)
         if self.time_prefill:
             jax.block_until_ready(self.state)
-            self.stats.prefill_seconds += time.perf_counter() - start
+            seconds = time.perf_counter() - start
+            self.stats.prefill_seconds += seconds
+            self.stats.host_seconds -= seconds  # whoever loads counts the whole call as the host's
 
     def resize(self, shape: Shape, group_G, row_GxR, keep_GxR, loads: bool) -> None:
         """Go on with a smaller state; `loads`: more roots will be loaded."""

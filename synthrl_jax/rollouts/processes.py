@@ -9,7 +9,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from synthrl_jax.policy import sharding
-from synthrl_jax.rollouts.root import Completion, Root
+from synthrl_jax.rollouts.root import Completion, Root, distinct
 
 
 def share_of(policy) -> tuple[int, int]:
@@ -38,9 +38,12 @@ def barrier(name: str) -> None:
 def sample_shares(
     draw: Callable[[list[Root]], Iterable[Completion]], policy, roots: Sequence[Root]
 ) -> list[Completion]:
-    """All completions of all roots on every process, each drawn by one of them (or by all together, see `share_of`)."""
+    """All completions of all roots on every process, each drawn by one of them (or by all together, see `share_of`).
+
+    ValueError: two roots of one id.
+    """
     index, count = share_of(policy)
-    own = list(draw(list(roots)[index::count]))
+    own = list(draw(distinct(roots)[index::count]))
     if count == 1:
         return own
     data = np.frombuffer(pickle.dumps(own), np.uint8)

@@ -28,7 +28,9 @@ class Fork:
     first: int = 0
 
     def __post_init__(self):
-        object.__setattr__(self, "position", operator.index(self.position))
+        for name in ("position", "n", "max_tokens", "top_k", "first"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, operator.index(getattr(self, name)))
         for name, least in (("n", 0), ("max_tokens", 0), ("temperature", 0.0), ("top_k", 0), ("first", 0)):
             value = getattr(self, name)
             if value is not None and not value >= least:
@@ -42,7 +44,7 @@ class Root:
     """A token sequence and the positions in it from which `n` continuations each are wanted.
 
     The fork at position p continues tokens[:p]; forks are positions or Forks. ValueError: a position that is not in
-    1..len(tokens), or twice the same.
+    1..len(tokens), or twice the same; an id that is no string.
     """
 
     id: str
@@ -51,6 +53,9 @@ class Root:
     n: int = 1
 
     def __post_init__(self):
+        if not isinstance(self.id, str):
+            raise ValueError(f"root {self.id!r}: an id must be a string, not {type(self.id).__name__}")
+        object.__setattr__(self, "n", operator.index(self.n))
         tokens = np.asarray(self.tokens)
         if tokens.ndim != 1 or (tokens.size and not np.issubdtype(tokens.dtype, np.integer)):
             raise ValueError(f"root {self.id}: tokens must be one row of integers, not {tokens.dtype} {tokens.shape}")
@@ -111,6 +116,8 @@ class Settings:
             raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {self.sampler!r}")
         if self.stop_ids is not None:
             object.__setattr__(self, "stop_ids", tuple(operator.index(stop) for stop in self.stop_ids))
+        if isinstance(self.stop_strings, str):
+            raise ValueError(f"stop_strings must be several strings, not the characters of {self.stop_strings!r}")
         object.__setattr__(self, "stop_strings", tuple(self.stop_strings))
         if not 0.0 < self.top_p <= 1.0:
             raise ValueError(f"top_p must be in (0, 1], not {self.top_p}")
@@ -144,13 +151,25 @@ class Task:
         return budgets if self.lengths is None else np.minimum(budgets, np.array(self.lengths, np.int32))
 
 
-def tasks(roots: Iterable[Root], settings: Settings, max_positions: int) -> list[Task]:
-    """The forks of all roots, in order; a budget ends at the model's last position. Two roots of one id: ValueError."""
-    found, seen = [], set()
+def distinct(roots: Iterable[Root]) -> list[Root]:
+    """The roots. ValueError: two have one id."""
+    roots, seen = list(roots), set()
     for root in roots:
         if root.id in seen:
             raise ValueError(f"two roots have the id {root.id!r}: their samples would be the same")
         seen.add(root.id)
+    return roots
+
+
+def tasks(roots: Iterable[Root], settings: Settings, max_positions: int, vocab_size: int) -> list[Task]:
+    """The forks of all roots, in order; a budget ends at the model's last position.
+
+    ValueError: two roots of one id, a fork beyond the model's positions, a token that is not in its vocabulary.
+    """
+    found = []
+    for root in distinct(roots):
+        if root.forks and not 0 <= min(root.tokens) <= max(root.tokens) < vocab_size:
+            raise ValueError(f"root {root.id}: its tokens must be in 0..{vocab_size - 1}, the policy's vocabulary")
         for fork in root.forks:
             if fork.position > max_positions:
                 raise ValueError(

@@ -100,15 +100,16 @@ class Needs:
     prefix: int  # tokens of the longest root
     median: int  # tokens of the middle one
     longest: int  # tokens that a continuation may have
+    filters: bool = False  # whether any fork has top-k or top-p
 
     def __or__(self, other: "Needs") -> "Needs":
         return Needs(*map(max, dataclasses.astuple(self), dataclasses.astuple(other)))
 
 
-def needs_of(jobs: Sequence[Job], longest: int) -> Needs:
+def needs_of(jobs: Sequence[Job], longest: int, filters: bool = False) -> Needs:
     """The needs of one batch's jobs, the longest first."""
     sizes = [len(job) for job in jobs]
-    return Needs(len(jobs), sum(sizes), max(sizes), jobs[0].length, jobs[len(jobs) // 2].length, longest)
+    return Needs(len(jobs), sum(sizes), max(sizes), jobs[0].length, jobs[len(jobs) // 2].length, longest, filters)
 
 
 def plan(needs: Needs, settings: Settings, mesh: Mesh | None = None) -> list[Shape]:
@@ -117,12 +118,14 @@ def plan(needs: Needs, settings: Settings, mesh: Mesh | None = None) -> list[Sha
     The groups divide over the mesh's data axes. Prefix slots are halved once the long half of the roots is done, rows (or
     groups of one row) when all tasks are drawn. A batch visits all of them, so that the next one compiles nothing.
     """
+    prefix, suffix = bucket(needs.prefix, LEAST_PREFIX, 2), bucket(needs.longest, LEAST_SUFFIX, 4)
     data = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
     batch = max(data, min(power_of_two(needs.tasks), settings.rows // data * data))
     # a quarter of a root's tasks at a time: rows of one root end together, and the tail of one is the start of the next
     rows = power_of_two(max(1.0, needs.tasks / needs.roots / 4))
     rows = max(rows, power_of_two(batch / needs.roots))
     rows = max(1, min(rows, batch // data))
+    rows = share_prefixes(rows, min(batch // data, power_of_two(needs.tasks / needs.roots)), prefix, suffix)
     groups = max(data, batch // rows // data * data)
     parts = max(1, -(-groups // needs.roots))
     # a second prefix lets a root start while the last rows of the one before it run out; rows that are alone in their
@@ -132,8 +135,8 @@ def plan(needs: Needs, settings: Settings, mesh: Mesh | None = None) -> list[Sha
         groups=groups,
         rows=rows,
         slots=slots,
-        prefix=bucket(needs.prefix, LEAST_PREFIX, 2),
-        suffix=bucket(needs.longest, LEAST_SUFFIX, 4),
+        prefix=prefix,
+        suffix=suffix,
         tasks=bucket(-(-needs.tasks_per_root // parts), 8, 1),
         chunk=32,
         jobs=max(1, min(8, groups * slots // 8)),
@@ -152,6 +155,19 @@ def plan(needs: Needs, settings: Settings, mesh: Mesh | None = None) -> list[Sha
         else:
             break
     return shapes
+
+
+def share_prefixes(rows: int, most: int, prefix: int, suffix: int) -> int:
+    """Rows a group, doubled up to `most` until two prefixes a group leave keys and values a third of what a prefix for each
+    row would need; as they were where no sharing can reach it."""
+
+    def third(rows):
+        return 3 * (2 * prefix + rows * suffix) <= rows * (prefix + suffix)
+
+    enough = rows
+    while enough < most and not third(enough):
+        enough *= 2
+    return enough if third(enough) else rows
 
 
 def cut(jobs: Sequence[Job], shape: Shape) -> list[Job]:

@@ -61,8 +61,8 @@ def sample(policy, roots: Iterable[Root], settings: Settings, seed: int, needs: 
     config = policy.config
     key = sampling.seed_key(seed)
     stops = stop_conditions(policy, settings)
-    wanted = tasks(roots, settings, config.max_positions)
-    yield from (empty(task, i) for task in wanted if not task.max_tokens for i in range(task.n))
+    wanted = tasks(roots, settings, config.max_positions, config.vocab_size)
+    yield from (empty(task, i, settings) for task in wanted if not task.max_tokens for i in range(task.n))
     weights = decoder.unstack(config, policy.params)
     filters = filtered(wanted)
     before = None
@@ -87,9 +87,10 @@ def stop_conditions(policy, settings: Settings) -> tuple[np.ndarray, np.ndarray 
     return padded, stop_strings.automaton(policy.tokenizer, settings.stop_strings, policy.config.vocab_size)
 
 
-def empty(task: Task, index: int) -> Completion:
+def empty(task: Task, index: int, settings: Settings) -> Completion:
     """The completion of a task without a budget."""
-    return Completion(task.root.id, task.position, task.first + index, (), (), "length")
+    model_logprobs = () if settings.model_logprobs else None
+    return Completion(task.root.id, task.position, task.first + index, (), (), "length", model_logprobs)
 
 
 def plan(wanted: list[Task], rows: int) -> list[list[Task]]:

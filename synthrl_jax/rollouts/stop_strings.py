@@ -3,6 +3,7 @@
 Shape letters: N states of the automaton, V vocabulary.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -23,6 +24,11 @@ def automaton(tokenizer, strings: Sequence[str], vocab_size: int) -> np.ndarray 
         raise ValueError("stop strings need the policy's tokenizer, and it has none; give stop ids")
     if not all(strings):
         raise ValueError("an empty stop string stops before anything")
+    return _table(tokenizer, tuple(strings), vocab_size)
+
+
+@functools.lru_cache(maxsize=4)  # a run samples many shards with the same few strings
+def _table(tokenizer, strings: tuple[str, ...], vocab_size: int) -> np.ndarray:
     ends = tuple(string.encode() for string in strings)
     prefixes = sorted({end[:n] for end in ends for n in range(len(end) + 1)}, key=lambda p: (len(p), p))
     states = {prefix: state for state, prefix in enumerate(p for p in prefixes if p not in ends)}

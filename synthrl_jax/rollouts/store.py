@@ -17,7 +17,7 @@ from etils import epath
 from tqdm import tqdm
 
 from synthrl_jax.rollouts import processes
-from synthrl_jax.rollouts.root import Completion, Root, Settings
+from synthrl_jax.rollouts.root import Completion, Root, Settings, distinct
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -45,11 +45,12 @@ def sample_to_store(
     share (i, n) samples every n-th shard from the i-th on: one process of n; the others' are then not read. None: the
     share of this process of a pod (`processes.share_of`), and then all processes leave with the whole store written.
     A progress line under `label` shows on terminals unless progress is False. StoreMismatch: it was begun with other inputs.
+    ValueError: two roots of one id.
     """
     from synthrl_jax import rollouts
     from synthrl_jax.policy.checkpoint import checksum
 
-    directory, roots = epath.Path(directory), list(roots)
+    directory, roots = epath.Path(directory), distinct(roots)
     pod, share = share is None, processes.share_of(policy) if share is None else share
     # processes that draw the same together leave the writing to the first
     writes = share[1] > 1 or jax.process_index() == 0

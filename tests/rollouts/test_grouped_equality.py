@@ -27,9 +27,9 @@ VOCAB = 97
 
 
 @functools.cache
-def random_policy(kv_heads: int = 2) -> Policy:
+def random_policy(kv_heads: int = 2, vocab_size: int = VOCAB) -> Policy:
     config = decoder.DecoderConfig(
-        vocab_size=VOCAB, width=32, layers=2, heads=4, kv_heads=kv_heads, max_positions=256, dtype="float32"
+        vocab_size=vocab_size, width=32, layers=2, heads=4, kv_heads=kv_heads, max_positions=256, dtype="float32"
     )
     return Policy(config, jax.jit(decoder.init, static_argnums=0)(config, jax.random.key(1)))
 
@@ -54,12 +54,16 @@ def random_roots(count: int, n: int, seed: int, longest: int = 40, filters: floa
     return roots
 
 
-def drawn_by_both(policy, roots, seed=7, **settings):
-    """{task: (static completion, grouped completion, gaps)}, after asserting that both drew the same tasks once."""
+def drawn_by_both(policy, roots, seed=7, grouped_policy=None, **settings):
+    """{task: (static completion, grouped completion, gaps)}, after asserting that both drew the same tasks once.
+
+    grouped_policy: the same parameters laid out otherwise.
+    """
     settings = {"max_tokens": 24, "stop_ids": (3, 5), "model_logprobs": True} | settings
     oracle = list(sample(policy, roots, Settings(sampler="static", **settings), seed))
     stats = Stats()
-    grouped = list(grouped_sampler.run(policy, roots, Settings(sampler="grouped", **settings), seed, stats))
+    grouped_settings = Settings(sampler="grouped", **settings)
+    grouped = list(grouped_sampler.run(grouped_policy or policy, roots, grouped_settings, seed, stats))
 
     def task(completion):
         return completion.root_id, completion.fork, completion.index

@@ -5,23 +5,27 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
+import jax
 import pytest
 
+from experiments.bench import rollout_work
+from synthrl_jax.rollouts import Root, Settings, schedule, shared_prefix, workload_needs
+
 COMPILE = """
-import functools, json, sys
-import jax, jax.numpy as jnp, numpy as np
+import dataclasses, json
+import jax, numpy as np
 from jax.experimental import topologies
 from synthrl_jax.policy import decoder, sharding
-from synthrl_jax.rollouts import grouped_sampler, schedule, shared_prefix
+from synthrl_jax.rollouts import shared_prefix
+from tests.rollouts.test_grouped_memory import planned
 
-config = decoder.DecoderConfig(vocab_size=32_000, width=4096, layers=32, heads=32, mlp_width=11_008, dtype="bfloat16")
 topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4")
 mesh = sharding.make_mesh(data=1, tensor=8, devices=topology.devices)
 
-def compiled(groups, rows, prefix, suffix):
-    shape = schedule.Shape(groups=groups, rows=rows, slots=1, prefix=prefix, suffix=suffix, tasks=64, chunk=32, jobs=1, mesh=mesh)
+def compiled(config, shape):
     state = jax.eval_shape(lambda: shared_prefix.empty_state(config, shape))
     weights = jax.eval_shape(lambda: decoder.unstack(config, decoder.init(config, jax.random.key(0))))
     placed = lambda tree, where: jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, where)
@@ -34,11 +38,30 @@ def compiled(groups, rows, prefix, suffix):
     return {"kv": kv, "arguments": memory.argument_size_in_bytes, "temp": memory.temp_size_in_bytes,
             "alias": memory.alias_size_in_bytes}
 
-# values: prompts to 512 tokens, responses and rollouts to 256; 4 roots x 32 rows, or a prefix for each of 128 rows
-shared = compiled(4, 32, 768, 256)
-unshared = compiled(128, 1, 768, 256)
-print(json.dumps({"shared": shared, "unshared": unshared}))
+config, shape = planned(128, mesh)
+unshared = dataclasses.replace(shape, groups=shape.batch, rows=1, slots=1)
+print(json.dumps({"shared": compiled(config, shape), "unshared": compiled(config, unshared)}))
 """
+
+
+def planned(rows, mesh=None):
+    """Llama-2-7B's config, and the shape that the sampler plans for values on it: prompts to 512 tokens, responses and rollouts
+    to 256, 8 steps of 8 rollouts each."""
+    config = rollout_work.SIZES["llama2_7b"]
+    forks = range(540, 768, 32)
+    roots = [Root(f"response {i}", [1] * 768, forks, n=8) for i in range(32)]
+    settings = Settings(max_tokens=256, stop_ids=(), rows=rows, sampler="grouped")
+    needs = workload_needs(types.SimpleNamespace(config=config), [roots], settings)
+    return config, schedule.plan(needs, settings, mesh)[0]
+
+
+@pytest.mark.parametrize("rows", [64, 128, 256, 512])
+def test_values_of_a_7b_model_are_planned_with_a_third_of_the_unshared_bytes(rows):
+    config, shape = planned(rows)
+    state = jax.eval_shape(lambda: shared_prefix.empty_state(config, shape))
+    held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.layers))
+    a_row = 2 * config.layers * config.kv_heads * config.head_dim * 2 * (shape.prefix + shape.suffix)
+    assert shape.batch == rows and held <= shape.batch * a_row / 3
 
 
 @pytest.mark.long

@@ -56,7 +56,7 @@ def test_any_integers_make_the_same_root():
 
 def test_a_fork_takes_what_it_does_not_say_from_root_and_settings():
     root = Root("a", range(10), (3, Fork(5, n=1), Fork(6, max_tokens=9, temperature=0.0), Fork(7, n=0)), n=4)
-    found = tasks([root], Settings(max_tokens=5, temperature=0.7), max_positions=12)
+    found = tasks([root], Settings(max_tokens=5, temperature=0.7), max_positions=12, vocab_size=1000)
     got = [(t.position, t.n, t.max_tokens, t.temperature) for t in found]
     assert got == [(3, 4, 5, 0.7), (5, 1, 5, 0.7), (6, 4, 6, 0.0)]  # the budget of fork 6 ends at position 12
 
@@ -64,6 +64,19 @@ def test_a_fork_takes_what_it_does_not_say_from_root_and_settings():
 def test_roots_of_one_id_or_beyond_the_model_are_refused():
     root = Root("a", range(10), (10,))
     with pytest.raises(ValueError, match="two roots have the id 'a'"):
-        tasks([root, root], Settings(max_tokens=1), 20)
+        tasks([root, root], Settings(max_tokens=1), 20, 1000)
     with pytest.raises(ValueError, match="fork 10 is beyond the model's 9 positions"):
-        tasks([root], Settings(max_tokens=1), 9)
+        tasks([root], Settings(max_tokens=1), 9, 1000)
+
+
+def test_what_would_be_misread_is_refused():
+    with pytest.raises(ValueError, match="root 1: an id must be a string, not int"):
+        Root(1, [2, 3], [1])
+    with pytest.raises(ValueError, match="not the characters of '###'"):
+        Settings(max_tokens=1, stop_strings="###")
+    with pytest.raises(TypeError):
+        Fork(2, max_tokens=2.5)
+    for tokens in ([2, 9, 1], [2, -1, 1]):
+        with pytest.raises(ValueError, match=r"root a: its tokens must be in 0\.\.8"):
+            tasks([Root("a", tokens, [1])], Settings(max_tokens=1), 20, 9)
+    assert Fork(np.int64(2), n=np.int32(3)).n.__class__ is int and Root("a", [1], [1], n=np.int64(2)).n.__class__ is int

@@ -54,7 +54,7 @@ def test_a_plan_holds_its_needs_in_few_shapes():
 def test_jobs_cut_for_idle_groups_fit_the_planned_queues():
     settings = Settings(max_tokens=9, rows=64)
     roots = [Root(str(i), range(2, 20), [4, 9, 17], n=40) for i in range(3)]
-    jobs = schedule.jobs_of(tasks(roots, settings, 100))
+    jobs = schedule.jobs_of(tasks(roots, settings, 100, 1000))
     first = plan(schedule.needs_of(jobs, 9), settings)[0]
     parts = schedule.cut(jobs, first)
     assert len(parts) >= first.groups and max(map(len, parts)) <= first.tasks

@@ -10,7 +10,7 @@ import pytest
 from synthrl_jax import rollouts
 from synthrl_jax.policy import decoder
 from synthrl_jax.policy.checkpoint import Policy
-from synthrl_jax.rollouts import Root, Settings, store
+from synthrl_jax.rollouts import Fork, Root, Settings, store
 
 SETTINGS = Settings(max_tokens=8, stop_ids=(3,), rows=8)
 
@@ -127,6 +127,21 @@ def test_each_shard_names_the_parameters_that_it_was_drawn_from(tmp_path):
     run(tmp_path)
     for path in tmp_path.glob("shard_*.npz"):
         assert str(np.load(path)["parameters"]) == checksum(policy().params)
+
+
+@pytest.mark.parametrize("sampler", ["static", "grouped"])
+def test_forks_without_a_budget_keep_the_log_probs_of_the_others(tmp_path, sampler):
+    settings = dataclasses.replace(SETTINGS, model_logprobs=True, prompt_logprobs=True, sampler=sampler)
+    forks = (Fork(2, max_tokens=0), 4, Fork(6, max_tokens=0))
+    mixed = [Root("a", range(2, 10), forks), Root("b", range(9), ()), Root("c", (), ())]
+    found = run(tmp_path, roots=mixed, settings=settings)
+    assert [len(c.model_logprobs) == len(c.tokens) for c in found] == [True] * 3 and found[1].tokens
+    assert [len(c.prompt_logprobs) for c in found] == [2, 4, 6]
+
+
+def test_roots_of_one_id_in_two_shards_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="two roots have the id 'r00'"):
+        run(tmp_path, roots=[*roots(), roots()[0]])
 
 
 def test_a_directory_that_is_no_store_is_said_to_be_none(tmp_path):
