@@ -55,12 +55,13 @@ def join(params: decoder.Params, adapters: decoder.Params) -> decoder.Params:
 
 
 def merge(config: decoder.DecoderConfig, params: decoder.Params) -> decoder.Params:
-    """Plain parameters of the same function: each adapter multiplied out into its matrix, in float32."""
+    """Plain parameters of the same function: each adapter multiplied out into its matrix, which becomes float32: rounded to
+    bfloat16, small adapters would be lost in it."""
     layers = dict(params["layers"])
     for name in names(layers):
         a, b = (layers.pop(f"{name}_lora_{side}").astype(jnp.float32) for side in "ab")
-        part = jax.vmap(lambda a, b: jnp.tensordot(a, b, 1))(a, b)
-        layers[name] = (layers[name].astype(jnp.float32) + config.lora_scale * part).astype(layers[name].dtype)
+        part = jax.vmap(lambda a, b: jnp.tensordot(a, b, 1, precision="highest"))(a, b)
+        layers[name] = layers[name].astype(jnp.float32) + config.lora_scale * part
     return params | {"layers": layers}
 
 

@@ -81,8 +81,36 @@ def peak_bytes() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+class Trace:
+    """jax.profiler around `count` updates, from the third on or, in a run that ends before, from earlier.
+
+    done: updates that the run has behind it; last: its last one. Closed early (the run ends or fails), the trace holds what was.
+    """
+
+    def __init__(self, directory, count: int, done: int, last: int):
+        first = max(done + 1, min(done + 3, last + 1 - count))  # the first two compile
+        self.updates = range(first, min(first + count, last + 1))
+        self._directory, self._running = directory, False
+
+    def before(self, update: int) -> None:
+        if self.updates and update == self.updates[0]:
+            jax.profiler.start_trace(str(self._directory))
+            self._running = True
+
+    def after(self, update: int, outputs) -> None:
+        if self._running and update == self.updates[-1]:
+            jax.block_until_ready(outputs)
+            self.close()
+
+    def close(self) -> None:
+        if self._running:
+            self._running = False
+            jax.profiler.stop_trace()
+
+
 class MetricWriter:
-    """Appends rows `{"step": ..., name: value}` to metrics.jsonl and the same scalars to a TensorBoard event file.
+    """Appends rows `{"step": ..., name: value}` to metrics.jsonl and the same scalars to a TensorBoard event file;
+    metrics_meanings.json beside them says what each name means.
 
     A resumed run passes `resume_after`: rows of later steps, written before the interruption, are dropped, so that the file ends
     with the rows of an uninterrupted run.
@@ -99,6 +127,9 @@ class MetricWriter:
         fresh = self.path.with_name("metrics.jsonl.new")  # renamed when whole: a kill in between must not cost rows
         fresh.write_text("".join(json.dumps(row) + "\n" for row in kept))
         fresh.replace(self.path)
+        meanings = {"metrics.jsonl": MEANINGS, "timing.jsonl": TIMING_MEANINGS}
+        fresh.write_text(json.dumps(meanings, indent=1) + "\n")
+        fresh.replace(self.path.with_name("metrics_meanings.json"))
         self._file = self.path.open("a")
         self._timing = None
         self._board = None
@@ -117,7 +148,7 @@ class MetricWriter:
         self._put(self._timing, step, values)
 
     def _put(self, file, step: int, values: dict[str, float]) -> None:
-        row = {"step": step} | {k: round(float(v), 7) if math.isfinite(v) else None for k, v in values.items()}
+        row = {"step": step} | {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
         file.write(json.dumps(row) + "\n")
         file.flush()
         if self._board is not None:

@@ -17,10 +17,11 @@ from synthrl_jax.learning import lora, optimizer
 from synthrl_jax.learning.batches import Batches
 from synthrl_jax.learning.checkpoints import Checkpoints
 from synthrl_jax.learning.lora import LoraSettings
-from synthrl_jax.learning.metrics import PEAK_FLOPS, MetricWriter, model_flops, peak_bytes
+from synthrl_jax.learning.metrics import PEAK_FLOPS, MetricWriter, Trace, model_flops, peak_bytes
 from synthrl_jax.learning.optimizer import OptimizerSettings
 from synthrl_jax.learning.preemption import Preempted, SigtermWatch
 from synthrl_jax.learning.step import find_loss, make_entropy, make_step
+from synthrl_jax.learning.watch import UpdateWatch
 from synthrl_jax.policy import decoder, sharding
 from synthrl_jax.progress import Progress
 
@@ -30,7 +31,8 @@ class TrainSettings:
     """loss: a built-in word or "module:function"; loss_args: its hyperparameters; updates: optimiser steps; looks: how often
     validation is asked, evenly spread, the last time after the last update; patience: looks without a new best after which
     training ends (0: never); save_every: updates between checkpoints beside those at looks (0: none); keep: checkpoints
-    kept, the best one aside; profile: updates that jax.profiler traces, from the third on, into the run's TensorBoard."""
+    kept, the best one aside; profile: updates that jax.profiler traces, from the third on where the run is long enough, into
+    the run's TensorBoard."""
 
     loss: str
     optimizer: OptimizerSettings
@@ -93,8 +95,9 @@ def train(
     validate: params -> score, larger is better; without it the last parameters are returned. workdir: where metrics and
     checkpoints go; a run started again there continues after its last checkpoint and ends with the same result. All
     processes of a run call this with the same arguments. Raises ValueError for a batch that does not divide over the mesh,
-    FloatingPointError when the loss is no longer finite (or, by `optimizer.bad` and `spike`, when updates are bad),
-    CheckpointError when the disk is full or gone, and Preempted after a SIGTERM, its state saved.
+    FloatingPointError when a loss or gradient is not finite (or, by `optimizer.bad` and `spike`, when updates are bad), before
+    that state is saved, or when every validation score is NaN; CheckpointError when the disk is full or gone, and Preempted
+    after a SIGTERM, its state saved.
     """
     loss = find_loss(settings.loss, settings.loss_args)
     batches.check_mesh(mesh)
@@ -108,7 +111,7 @@ def train(
         where = sharding.state_shardings(transform, shapes, sharding.shardings(config, mesh, shapes), mesh)
     opt_state = jax.jit(transform.init, out_shardings=where)(trained)
     state = _State(trained, opt_state, best=trained)
-    merged = (lambda params: params) if frozen is None else _merger(config, frozen)
+    merged = (lambda params: params) if frozen is None else _merger(config, params, mesh)
 
     data = {"seed": batches.seed, "batch": batches.batch, "units": batches.units}
     checkpoints = None
@@ -123,34 +126,35 @@ def train(
     look_at = {round(settings.updates * (i + 1) / settings.looks) for i in range(settings.looks)}
     progress = Progress(label, settings.updates, unit="updates", start=state.update)
     clock = _Clock(config, batches, len(mesh.devices.flat) if mesh is not None else 1)
-    traced = range(state.update + 3, state.update + 3 + settings.profile)
-    with SigtermWatch(jax.process_count() == 1) as sigterm, _closing(progress, writer, checkpoints):
+    watch = UpdateWatch(settings.optimizer, label)
+    tensorboard = None if workdir is None else remote.path(workdir) / "tensorboard"
+    trace = Trace(tensorboard, settings.profile if tensorboard else 0, state.update, settings.updates)
+    with SigtermWatch(jax.process_count() == 1) as sigterm, _closing(trace, progress, writer, checkpoints):
         for update in range(state.update + 1, settings.updates + 1):
             if _out_of_patience(settings, state.looks, state.best_update):
                 break
-            if update == traced.start and settings.profile and workdir is not None:
-                jax.profiler.start_trace(str(remote.path(workdir) / "tensorboard"))
+            trace.before(update)
             batch = {k: place(v) for k, v in batches.at(update - 1).items()}
             with _on(mesh):
                 state.params, state.opt_state, metrics = step_fn(state.params, state.opt_state, batch, frozen)
             state.update = update
             progress.to(update)
             clock.tick(update - 1, metrics)
-            if update == traced.stop - 1 and settings.profile and workdir is not None:
-                jax.block_until_ready(metrics)
-                jax.profiler.stop_trace()
+            trace.after(update, metrics)
+            watch.saw(update, metrics)
             look = update in look_at
             if update % settings.log_every == 0 or look:
                 row = {name: float(value) for name, value in jax.device_get(metrics).items()}
+                row.pop("skipped_in_a_row", None)
                 timing = clock.row()
-                _check(row, settings.optimizer, label, update)
+                watch.check()
                 if look:
                     with _on(mesh):
                         row["entropy"] = float(entropy_fn(state.params, batch, frozen))
                     score = float(validate(merged(state.params))) if validate else float(update)
                     state.looks.append((update, score))
                     row |= {"validation": score} if validate else {}
-                    if score > state.best_score:
+                    if score > state.best_score or not (state.best_update or np.isnan(score)):
                         state.best = jax.tree.map(jnp.copy, state.params)
                         state.best_update, state.best_score = update, score
                 if writer is not None:
@@ -162,6 +166,7 @@ def train(
                 leave = sigterm.asked or checkpoints.preempted(update)
                 due = look or (settings.save_every and update % settings.save_every == 0)
                 if leave or (due and update < settings.updates):
+                    watch.check()  # a state that is not finite must not take the place of a good one
                     if writer is not None:
                         writer.sync()
                     checkpoints.save(update, _arrays(state), state.extra(data))
@@ -172,23 +177,27 @@ def train(
                 raise Preempted(f"{label}: stopped by SIGTERM at update {update}; without a directory nothing is saved")
             if look:
                 clock.pause()
+    if state.looks and all(np.isnan(score) for _, score in state.looks):
+        raise FloatingPointError(f"{label}: none of {len(state.looks)} validation looks gave a score: all are NaN")
     return TrainResult(merged(state.best), state.best_update, state.looks)
 
 
 def _trainable(config, params, settings: TrainSettings, seed: int, mesh):
     """(config, what is trained, what stays beside it or None): float32 copies on the mesh, or adapters and the base model."""
-
-    def copied(params, dtype):
-        params = jax.tree.map(lambda x: jnp.array(x, dtype), params)  # a copy: the step donates
-        if mesh is None:
-            return params
-        return jax.tree.map(_put, params, sharding.shardings(config, mesh, jax.eval_shape(lambda: params)))
-
+    copied = functools.partial(_copied, config, mesh)
     if not settings.lora.rank:
         return config, copied(params, jnp.float32), None  # master weights, also of a policy that was loaded in bfloat16
     config = settings.lora.config(config)
     adapters = lora.init(params, settings.lora, jax.random.key(seed))
     return config, copied(adapters, jnp.float32), copied(params, config.dtype)
+
+
+def _copied(config, mesh, params: decoder.Params, dtype) -> decoder.Params:
+    """A copy on the mesh, as the step donates."""
+    params = jax.tree.map(lambda x: jnp.array(x, dtype), params)
+    if mesh is None:
+        return params
+    return jax.tree.map(_put, params, sharding.shardings(config, mesh, jax.eval_shape(lambda: params)))
 
 
 def _put(x: jax.Array, where) -> jax.Array:
@@ -199,9 +208,10 @@ def _put(x: jax.Array, where) -> jax.Array:
     return jax.make_array_from_callback(host.shape, where, lambda index: host[index])
 
 
-def _merger(config, frozen) -> Callable:
-    merge = jax.jit(lambda adapters: lora.merge(config, lora.join(frozen, adapters)))
-    return lambda adapters: merge(adapters)
+def _merger(config, params: decoder.Params, mesh) -> Callable:
+    """Adapters -> parameters of float32, merged into the caller's own: the copy that the step computes with may be rounded."""
+    merge = jax.jit(lambda base, adapters: lora.merge(config, lora.join(base, adapters)), donate_argnums=0)
+    return lambda adapters: merge(_copied(config, mesh, params, jnp.float32), adapters)
 
 
 def _arrays(state: _State) -> dict[str, Any]:
@@ -222,31 +232,12 @@ def _resume(state: _State, checkpoints: Checkpoints, data: dict[str, int]) -> No
     if state.best_update in (0, state.update):
         return
     # the best look's own checkpoint; where that is damaged, the best that is left
-    for update, score in sorted(state.looks, key=lambda look: (-look[1], look[0])):
+    usable = [look for look in state.looks if not np.isnan(look[1])]
+    for update, score in sorted(usable, key=lambda look: (-look[1], look[0])):
         if update in checkpoints.steps() and (best := checkpoints.read(update, {"params": state.params})) is not None:
             state.best, state.best_update, state.best_score = best[0]["params"], update, score
             return
     state.best_update, state.best_score = 0, -np.inf
-
-
-def _check(row: dict[str, float], settings: OptimizerSettings, label: str, update: int) -> None:
-    """Stop, or say that updates were skipped, by the settings' rule."""
-    bad, in_a_row = row.get("skipped", 0), row.pop("skipped_in_a_row", 0)
-    if settings.bad == "skip":
-        if in_a_row >= optimizer.GUARD_PATIENCE:
-            raise FloatingPointError(
-                f"{label}: {in_a_row:.0f} updates in a row up to {update} had a loss or gradient that is not finite or a spike"
-            )
-        if in_a_row:
-            print(f"{label}: update {update} was skipped (loss {row['loss']:.4g}); {bad:.0f} so far", flush=True)
-        return
-    if bad:
-        raise FloatingPointError(
-            f"{label}: at or before update {update} the loss was not finite or rose more than {settings.spike:g} standard "
-            "deviations above its mean; lower the learning rate, or give optimizer.bad='skip'"
-        )
-    if not np.isfinite(row["loss"]):
-        raise FloatingPointError(f"{label}: the loss is {row['loss']} at update {update}; lower the learning rate")
 
 
 class _Clock:

@@ -68,6 +68,25 @@ def test_training_moves_the_targets_alone_and_saves_only_adapters(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again.params, result.params)
 
 
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
+def test_a_run_in_bfloat16_merges_in_float32_into_the_weights_that_it_was_given(stored):
+    params = jax.tree.map(lambda x: x.astype(stored), PARAMS)
+    settings = TrainSettings(
+        loss="sft",
+        optimizer=OptimizerSettings(learning_rate=1e-3),
+        updates=3,
+        lora=LoraSettings(rank=2, targets=("gate",)),
+    )
+    batches = Batches([Example(row, np.arange(8) > 2) for row in TOKENS], batch=3, seed=0, pad_id=0)
+    result = train(dataclasses.replace(CONFIG, dtype="bfloat16"), params, batches, settings)
+    moved = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b, np.float32), result.params, params)
+    gates = moved["layers"].pop("gate")
+    assert all((x == 0).all() for x in jax.tree.leaves(moved))
+    # rounded to bfloat16 anywhere, what moved would not have the adapters' rank
+    values = np.linalg.svd(gates, compute_uv=False)
+    assert (values[:, 0] > 1e-3).all() and (values[:, 2:] < 1e-6).all()
+
+
 @pytest.mark.long
 def test_adapters_on_a_mesh_train_alike():
     rows = [Example(row, np.arange(8) > 2) for row in np.tile(TOKENS, (2, 1))[:4]]

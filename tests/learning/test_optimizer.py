@@ -1,5 +1,8 @@
 """The optimisers, and what is done about updates that would harm."""
 
+import dataclasses
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,8 +60,32 @@ def test_an_update_that_is_not_finite_is_skipped_and_said(value, capsys, tmp_pat
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(result.params))
     assert "update 4 was skipped" in capsys.readouterr().out
     assert [row["skipped"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [0, 0, 0, 1, 1, 1]
-    with pytest.raises(FloatingPointError, match="loss is"):
+    with pytest.raises(FloatingPointError, match=r"loss is .* at update 4"):
         train(CONFIG, PARAMS, at_step(3, value), settings(6))
+
+
+def test_a_skip_between_two_rows_of_the_log_is_said(capsys):
+    sparse = dataclasses.replace(settings(6, bad="skip"), log_every=6)
+    train(CONFIG, PARAMS, at_step(2, np.nan), sparse)
+    assert "update 3 was skipped" in capsys.readouterr().out
+
+
+def root(logprobs, batch):
+    """Finite everywhere, its gradient is not where `scale` is 0: the slope of a square root there."""
+    bent = jnp.sqrt(batch["scale"].sum() * jnp.abs(logprobs).sum())
+    return Loss(bent - (batch["mask"] * logprobs).sum(), batch["mask"].sum(), {})
+
+
+@pytest.mark.parametrize(("loss", "value", "what"), [("scaled", np.nan, "loss"), ("root", 0.0, "gradient's norm")])
+def test_no_checkpoint_holds_what_a_bad_update_left_and_a_clean_run_goes_on_from_there(tmp_path, loss, value, what):
+    options = dataclasses.replace(settings(12), loss=f"test_optimizer:{loss}", log_every=20, save_every=2)
+    with pytest.raises(FloatingPointError, match=f"{what} is nan at update 5"):
+        train(CONFIG, PARAMS, at_step(4, value), options, workdir=tmp_path)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4"]
+    clean = Batches(rows(), batch=1, seed=0, pad_id=0)
+    again = train(CONFIG, PARAMS, clean, options, workdir=tmp_path)
+    whole = train(CONFIG, PARAMS, clean, options)
+    jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
 
 
 def test_a_spike_is_left_out_as_if_its_update_had_not_been():
@@ -116,6 +143,17 @@ def test_every_metric_of_a_run_has_its_meaning(tmp_path):
     timing = {name for row in read_metrics(tmp_path / "timing.jsonl") for name in row}
     assert {"trained_tokens_per_second", "real_share", "peak_bytes"} <= timing <= {"step", *TIMING_MEANINGS}
     assert list((tmp_path / "tensorboard").rglob("*.xplane.pb"))
+    beside = json.loads((tmp_path / "metrics_meanings.json").read_text())
+    assert beside == {"metrics.jsonl": MEANINGS, "timing.jsonl": TIMING_MEANINGS}
+
+
+def test_a_trace_longer_than_the_run_is_cut_and_one_that_a_failure_ends_is_closed(tmp_path):
+    options = dataclasses.replace(settings(3), profile=5)
+    traces = lambda name: list((tmp_path / name / "tensorboard").rglob("*.xplane.pb"))  # noqa: E731
+    with pytest.raises(FloatingPointError):
+        train(CONFIG, PARAMS, at_step(1, np.nan), options, workdir=tmp_path / "fails")
+    train(CONFIG, PARAMS, at_step(1, 1.0), options, workdir=tmp_path / "short")
+    assert traces("fails") and traces("short")
 
 
 def test_model_flops_are_six_a_token_and_parameter_and_attention():

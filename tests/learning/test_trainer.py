@@ -110,6 +110,14 @@ def test_patience_ends_training_after_looks_without_a_new_best():
     assert [update for update, _ in result.looks] == [1, 2, 3] and result.best_update == 1
 
 
+def test_a_look_without_a_score_is_never_the_best_and_a_run_without_any_fails():
+    batches = Batches(rows(), batch=4, seed=0, pad_id=0)
+    scores = iter([np.nan, -np.inf, np.nan])
+    assert train(CONFIG, PARAMS, batches, settings(3, looks=3), validate=lambda p: next(scores)).best_update == 2
+    with pytest.raises(FloatingPointError, match="all are NaN"):
+        train(CONFIG, PARAMS, batches, settings(2, looks=2), validate=lambda p: np.nan)
+
+
 def test_trains_with_a_loss_defined_here():
     batches = Batches(rows(), batch=6, seed=0, pad_id=0)
     own = settings(20, loss="test_trainer:unigram_entropy_loss", loss_args={"scale": 5.0})
@@ -181,4 +189,7 @@ def test_rows_before_a_checkpoint_survive_a_kill_at_any_moment_of_the_next_run(t
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [0, 1, 2]
     resumed.write(3, {"loss": 2.0})
     assert [row["loss"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 1, 1, 2]
+    third = float(np.float32(1e-4) / np.float32(3))
+    resumed.write(4, {"loss": third})
     resumed.close()
+    assert read_metrics(tmp_path / "metrics.jsonl")[-1]["loss"] == third  # to the last bit
