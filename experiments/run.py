@@ -208,7 +208,8 @@ def main(argv: list[str] | None = None) -> int:
         lock = Lock(workdir)
     except (UsageError, OSError, pod.PodError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return _end(2, error)
+        missing = isinstance(error, pod.PodError) and not isinstance(error, pod.Disagreement)
+        return _end(1 if missing else 2, error)
     if where and pod.first():
         print(where, flush=True)
     try:
@@ -277,8 +278,8 @@ def _join(args, config: ConfigDict) -> None:
 
 
 def _end(code: int, error: BaseException) -> int:
-    """The exit code; a pod's other processes end too, with the reason."""
-    pod.fail(f"{type(error).__name__}: {error}")
+    """The exit code; a pod's other processes end with it too, and with the reason."""
+    pod.fail(f"{type(error).__name__}: {error}", code)
     return code
 
 

@@ -21,11 +21,15 @@ from typing import Any
 
 BARRIER_SECONDS = 1800.0
 BEAT_SECONDS, LOST_SECONDS = 2.0, 90.0
-FAILED = 1  # the exit code of a run that one process's failure ended
+FAILED = 1  # the exit code of a run that ended for a reason that may pass; higher ones say more
 
 
 class PodError(RuntimeError):
-    """Processes disagree, or one is missing at a barrier; the message names them."""
+    """One is missing at a barrier, or processes disagree; the message names them."""
+
+
+class Disagreement(PodError):
+    """Processes were started with different files or flags: starting them again changes nothing."""
 
 
 @dataclasses.dataclass
@@ -125,7 +129,7 @@ def barrier(name: str, seconds: float | None = None) -> None:
 
 
 def check_alike(facts: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every process's facts, in order; PodError names the first fact in which they differ, and who says what."""
+    """Every process's facts, in order; Disagreement names the first fact in which they differ, and who says what."""
     if _POD.count == 1:
         return [facts]
     place = f"synthrl/facts/{_next()}"
@@ -135,7 +139,7 @@ def check_alike(facts: dict[str, Any]) -> list[dict[str, Any]]:
     for name in facts:
         if name not in OWN and len({json.dumps(f.get(name), sort_keys=True) for f in found}) > 1:
             said = ", ".join(f"process {i} {f.get(name)!r}" for i, f in enumerate(found[:8]))
-            raise PodError(f"processes disagree on {name}: {said}")
+            raise Disagreement(f"processes disagree on {name}: {said}")
     # the devices' network is joined at its first use, with a time limit of half a minute: here all are together
     exchange(b"here")
     return found
@@ -191,12 +195,16 @@ def _owner(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") % _POD.count
 
 
-def shared(ids: Sequence[str], work: Callable[[list[int]], Sequence[Any]]) -> list[Any]:
-    """`work(places)` gives a result for each place of `ids`; each process does its share, and all leave with all results."""
+def shared(ids: Sequence[str], work: Callable[[list[int]], Sequence[Any]], name: str = "shared work") -> list[Any]:
+    """`work(places)` gives a result for each place of `ids`; each process does its share, and all leave with all results.
+
+    PodError names who has not done its share within the time limit, which begins when one has.
+    """
     places = share(ids)
     results = list(work(places))
     if _POD.count == 1:
         return results
+    barrier(name)  # the exchange would wait for ever, or half a minute, and not say for whom
     out: list[Any] = [None] * len(ids)
     for data in exchange(pickle.dumps((places, results))):
         for place, result in zip(*pickle.loads(data)):
@@ -218,13 +226,13 @@ def exchange(data: bytes) -> list[bytes]:
     return [row[: int(size)].tobytes() for row, size in zip(gathered, sizes)]
 
 
-def fail(reason: str) -> None:
-    """Tell the others why this process ends; process 0 shows it, and all end with code 1."""
+def fail(reason: str, code: int = FAILED) -> None:
+    """Tell the others why this process ends; process 0 shows it, and all end with the code (the highest, if several fail)."""
     if _POD.count == 1:
         return
-    _say_once(f"synthrl/failed/{_POD.index:06d}", reason)
+    _say_once(f"synthrl/failed/{_POD.index:06d}", json.dumps([code, reason]))
     time.sleep(3 * BEAT_SECONDS)  # process 0 holds the service: it stays until the others have read it
-    _end()
+    _end(max([code, *(other for _, other, _ in _failed())]))
 
 
 def finish() -> None:
@@ -234,10 +242,15 @@ def finish() -> None:
         _POD.ending = True
 
 
-def _end() -> None:
+def _failed() -> list[tuple[int, int, str]]:
+    """(process, exit code, reason) of those that have failed."""
+    return [(int(key.rsplit("/", 1)[1]), *json.loads(said)) for key, said in _directory("synthrl/failed")]
+
+
+def _end(code: int = FAILED) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(FAILED)
+    os._exit(code)
 
 
 def _next() -> int:
@@ -275,12 +288,12 @@ def _watch() -> None:
         if not dumped and _directory("synthrl/dump"):
             dumped = True
             dump_stacks("another process is stuck at a barrier")
-        if failed := _directory("synthrl/failed"):
+        if failed := _failed():
             if first():
-                for key, reason in failed:
-                    print(f"process {int(key.rsplit('/', 1)[1])} failed: {reason}", file=sys.stderr, flush=True)
-                time.sleep(BEAT_SECONDS)
-            _end()
+                for process, _, reason in failed:
+                    print(f"process {process} failed: {reason}", file=sys.stderr, flush=True)
+                time.sleep(2 * BEAT_SECONDS)  # the others look once a beat
+            _end(max(code for _, code, _ in failed))
         if first():
             now = time.monotonic()
             for key, beat in _directory("synthrl/beat"):
@@ -288,10 +301,8 @@ def _watch() -> None:
                     beats[key] = beat, now
             late = [int(key.rsplit("/", 1)[1]) for key, (_, seen) in beats.items() if now - seen > LOST_SECONDS]
             if late:
-                _say_once(
-                    f"synthrl/failed/{late[0]:06d}",
-                    f"not heard of for {LOST_SECONDS:.0f} s (killed, or its machine is gone)",
-                )
+                reason = f"not heard of for {LOST_SECONDS:.0f} s (killed, or its machine is gone)"
+                _say_once(f"synthrl/failed/{late[0]:06d}", json.dumps([FAILED, reason]))
         time.sleep(BEAT_SECONDS)
 
 

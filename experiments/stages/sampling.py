@@ -53,7 +53,9 @@ def responses_of(
     golds = [by_id[completion.root_id].answer for completion in completions]
     names = [f"{completion.root_id}/{completion.index:03d}" for completion in completions]
     # of a pod each process grades its share
-    verdicts = pod.shared(names, lambda places: grading.grade_many([(texts[i], golds[i], kind) for i in places]))
+    verdicts = pod.shared(
+        names, lambda places: grading.grade_many([(texts[i], golds[i], kind) for i in places]), "grading"
+    )
     out = []
     for name, completion, verdict in zip(names, completions, verdicts):
         prompt = roots_by_id[completion.root_id].tokens

@@ -65,7 +65,7 @@ def with_reference(rows: list[Example], reference, vocab_chunk: int = 0) -> list
     names = [f"row {i}" for i in range(len(rows))]
     # of a pod each process scores its share; all score everything together where the reference spans their devices
     together = share_of(reference)[1] < pod.count()
-    scores = score(list(range(len(rows)))) if together else pod.shared(names, score)
+    scores = score(list(range(len(rows)))) if together else pod.shared(names, score, "reference scores")
     return [dataclasses.replace(row, ref_logprobs=found) for row, found in zip(rows, scores)]
 
 

@@ -90,7 +90,7 @@ def values(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
         for part in in_parts(rollouts.read_store(store), PART):
             # of a pod each process grades its share
             names = [f"{c.root_id} {c.fork} {c.index}" for c in part]
-            verdicts = pod.shared(names, lambda places, part=part: grade([part[i] for i in places]))
+            verdicts = pod.shared(names, lambda places, part=part: grade([part[i] for i in places]), "grading")
             for completion, verdict in zip(part, verdicts):
                 drawn[completion.root_id].append((slim(completion, verdict.outcome, rescued), verdict.outcome))
                 outcomes[verdict.outcome] += 1

@@ -24,12 +24,17 @@ def together(directory: Path):
         report["disagreement"] = str(error)
     (directory / f"{pod.index()}.json").write_text(json.dumps(report))
     if pod.index():
-        time.sleep(8)
+        time.sleep(10)
         return
     try:
         pod.barrier("nobody comes", seconds=1.5)
     except pod.PodError as error:
         report["missing"] = str(error)
+    pod._POD.seconds = 1.5
+    try:
+        pod.shared(names, lambda places: places, "grading")
+    except pod.PodError as error:
+        report["idle"] = str(error)
     (directory / "0.json").write_text(json.dumps(report))
     time.sleep(3 * pod.BEAT_SECONDS)  # it holds the service that tells the other one
 
@@ -37,7 +42,7 @@ def together(directory: Path):
 def fails(directory: Path):
     """Process 1 fails while process 0 waits for it."""
     if pod.index():
-        pod.fail("ValueError: this shard is damaged")
+        pod.fail("ValueError: this shard is damaged", 2)
     pod.barrier("never")
 
 

@@ -85,14 +85,40 @@ def test_the_banner_names_the_run_and_a_disagreement_stops_it(together):
 def test_a_barrier_says_who_is_missing_and_stacks_are_dumped_everywhere(together):
     reports, ended = together
     assert "'nobody comes'" in reports[0]["missing"] and "process 1 of 2 is not there" in reports[0]["missing"]
-    assert "stuck at nobody comes" in ended[0][2]
+    assert "'grading'" in reports[0]["idle"] and "process 1 of 2 is not there" in reports[0]["idle"]
+    assert "stuck at nobody comes" in ended[0][2] and "stuck at grading" in ended[0][2]
     assert "another process is stuck" in ended[1][2] and "in together" in ended[1][2]
 
 
 def test_one_failure_ends_all_and_the_first_process_shows_its_reason(tmp_path):
     first, second = play("fails", tmp_path)
-    assert first[0] != 0 and second[0] == 1
+    assert (first[0], second[0]) == (2, 2)  # the code too: a restart would not help
     assert "process 1 failed: ValueError: this shard is damaged" in first[2]
+
+
+def test_a_mesh_of_another_size_is_wrong_use_on_every_process(tmp_path):
+    port = free_port()
+    flags = ["--config=configs/tiny.py", "--config.mesh.data=4", f"--workdir={tmp_path}"]
+    pair = [start("-m", "experiments.run", *flags, f"--distributed=127.0.0.1:{port},2,{i}") for i in range(2)]
+    texts = [process.communicate(timeout=120)[1] for process in pair]
+    assert [process.returncode for process in pair] == [2, 2], texts
+    assert all("is of 4 devices and the pod has 2" in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    "error, code", [(pod.PodError("'banner': 1 is not there"), 1), (pod.Disagreement("on jax"), 2)]
+)
+def test_who_is_missing_may_come_another_time_and_who_disagrees_will_again(tmp_path, monkeypatch, error, code):
+    from experiments import run
+
+    def join(*_):
+        raise error
+
+    told = []
+    monkeypatch.setattr(run, "_join", join)
+    monkeypatch.setattr(pod, "fail", lambda *what: told.append(what))
+    flags = ["--config=configs/tiny.py", f"--workdir={tmp_path}", "--distributed=127.0.0.1:1,2,0"]
+    assert run.main(flags) == code and [what[1] for what in told] == [code]
 
 
 def test_sigterm_dumps_the_stacks_of_a_process_that_hangs_in_native_code():
