@@ -236,10 +236,10 @@ def _decoding_weights(config, mesh, on_mesh):
     import jax
 
     from synthrl_jax.policy import decoder
-    from synthrl_jax.rollouts import shared_prefix
+    from synthrl_jax.rollouts import shared_state
 
     weights = jax.eval_shape(lambda p: decoder.unstack(config, p), decoder.shapes(config))
-    where = None if mesh is None else shared_prefix.placed(shared_prefix.weight_specs(config, mesh), mesh)
+    where = None if mesh is None else shared_state.placed(shared_state.weight_specs(config, mesh), mesh)
     return on_mesh(weights, where)
 
 
@@ -248,13 +248,13 @@ def _sampler(program: Program, config, mesh, struct, on_mesh):
     import jax.numpy as jnp
     import numpy as np
 
-    from synthrl_jax.rollouts import sampling, shared_prefix
+    from synthrl_jax.rollouts import sampling, shared_prefix, shared_state
 
     shape = sampler_shape(program, mesh)
     weights = _decoding_weights(config, mesh, on_mesh)
-    state = jax.eval_shape(lambda: shared_prefix.empty_state(config, shape))
+    state = jax.eval_shape(lambda: shared_state.empty_state(config, shape))
     if mesh is not None:
-        state = on_mesh(state, shared_prefix.placed(shared_prefix.state_specs(config, shape), mesh))
+        state = on_mesh(state, shared_state.placed(shared_state.state_specs(config, shape), mesh))
     everywhere = None if mesh is None else jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     if program.kind == "decode":
         stops = (struct((8,), jnp.int32, everywhere), None)

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from synthrl_jax.policy import decoder
-from synthrl_jax.rollouts import sampling, schedule, shared_prefix
+from synthrl_jax.rollouts import sampling, schedule, shared_prefix, shared_state
 from synthrl_jax.rollouts.processes import mesh_of
 from synthrl_jax.rollouts.root import Completion, Root, Settings, Task, filtered, tasks
 from synthrl_jax.rollouts.schedule import Job, Needs, Shape
@@ -181,10 +181,10 @@ def layouts(config: decoder.DecoderConfig, shape: Shape):
     """The compiled programs that lay out weights and an empty state, on the shape's mesh."""
     specs = None, None
     if shape.mesh is not None:
-        kinds = shared_prefix.weight_specs(config, shape.mesh), shared_prefix.state_specs(config, shape)
-        specs = tuple(shared_prefix.placed(kind, shape.mesh) for kind in kinds)
+        kinds = shared_state.weight_specs(config, shape.mesh), shared_state.state_specs(config, shape)
+        specs = tuple(shared_state.placed(kind, shape.mesh) for kind in kinds)
     unstack = jax.jit(decoder.unstack, static_argnums=0, out_shardings=specs[0])
-    return unstack, jax.jit(shared_prefix.empty_state, static_argnums=(0, 1), out_shardings=specs[1])
+    return unstack, jax.jit(shared_state.empty_state, static_argnums=(0, 1), out_shardings=specs[1])
 
 
 class Board:

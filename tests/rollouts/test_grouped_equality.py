@@ -17,6 +17,7 @@ from synthrl_jax.rollouts import (
     sample_to_store,
     schedule,
     shared_prefix,
+    shared_state,
     store,
     workload_needs,
 )
@@ -204,7 +205,7 @@ def test_work_without_a_budget_is_empty_and_no_work_is_nothing():
 def test_a_decode_step_copies_no_cache(groups, rows):
     config = random_policy().config
     shape = schedule.Shape(groups=groups, rows=rows, slots=1, prefix=64, suffix=512, tasks=8, chunk=8, jobs=1)
-    state = jax.eval_shape(lambda: shared_prefix.empty_state(config, shape))
+    state = jax.eval_shape(lambda: shared_state.empty_state(config, shape))
     weights = jax.eval_shape(functools.partial(decoder.unstack, config), random_policy().params)
     arguments = config, shape, weights, state, (np.zeros(8, np.int32), None), False, np.int32(1)
     memory = shared_prefix.decode.lower(*arguments).compile().memory_analysis()

@@ -12,25 +12,25 @@ import jax
 import pytest
 
 from experiments.bench import rollout_work
-from synthrl_jax.rollouts import Root, Settings, schedule, shared_prefix, workload_needs
+from synthrl_jax.rollouts import Root, Settings, schedule, shared_state, workload_needs
 
 COMPILE = """
 import dataclasses, json
 import jax, numpy as np
 from jax.experimental import topologies
 from synthrl_jax.policy import decoder, sharding
-from synthrl_jax.rollouts import shared_prefix
+from synthrl_jax.rollouts import shared_prefix, shared_state
 from tests.rollouts.test_grouped_memory import planned
 
 topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4")
 mesh = sharding.make_mesh(data=1, tensor=8, devices=topology.devices)
 
 def compiled(config, shape):
-    state = jax.eval_shape(lambda: shared_prefix.empty_state(config, shape))
+    state = jax.eval_shape(lambda: shared_state.empty_state(config, shape))
     weights = jax.eval_shape(lambda: decoder.unstack(config, decoder.init(config, jax.random.key(0))))
     placed = lambda tree, where: jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, where)
-    state = placed(state, shared_prefix.placed(shared_prefix.state_specs(config, shape), mesh))
-    weights = placed(weights, shared_prefix.placed(shared_prefix.weight_specs(config, mesh), mesh))
+    state = placed(state, shared_state.placed(shared_state.state_specs(config, shape), mesh))
+    weights = placed(weights, shared_state.placed(shared_state.weight_specs(config, mesh), mesh))
     arguments = config, shape, weights, state, (np.zeros(8, np.int32), None), False, np.int32(1)
     program = shared_prefix.decode.lower(*arguments).compile()
     memory = program.memory_analysis()
@@ -58,7 +58,7 @@ def planned(rows, mesh=None):
 @pytest.mark.parametrize("rows", [64, 128, 256, 512])
 def test_values_of_a_7b_model_are_planned_with_a_third_of_the_unshared_bytes(rows):
     config, shape = planned(rows)
-    state = jax.eval_shape(lambda: shared_prefix.empty_state(config, shape))
+    state = jax.eval_shape(lambda: shared_state.empty_state(config, shape))
     held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.layers))
     a_row = 2 * config.layers * config.kv_heads * config.head_dim * 2 * (shape.prefix + shape.suffix)
     assert shape.batch == rows and held <= shape.batch * a_row / 3
