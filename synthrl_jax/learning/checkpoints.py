@@ -2,12 +2,16 @@
 
 A checkpoint is a directory named by its update with the trained parameters, the optimiser's state and JSON extras (position
 in the data, seeds, looks). Orbax writes beside the place and renames, so a half-written one has no number; a damaged one is
-found by its sums of bits, which do not depend on the mesh or the number of processes.
+found by its sums of bits, which do not depend on the mesh or the number of processes, and by the sum of its extras' text.
 """
 
 import contextlib
+import itertools
+import json
+import re
 import shutil
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +22,17 @@ import numpy as np
 from synthrl_jax import remote
 
 ARRAYS, EXTRA = "arrays", "extra"
+# what JSON, Orbax and TensorStore raise where files do not hold what they should, or are missing
+DAMAGE = (ValueError, LookupError, TypeError, AttributeError, EOFError, FileNotFoundError, NotADirectoryError)
+# TensorStore's words for trouble with reading, which says nothing about what is there
+TROUBLE = re.compile(
+    "RESOURCE_EXHAUSTED|UNAVAILABLE|PERMISSION_DENIED|UNAUTHENTICATED|DEADLINE_EXCEEDED|ABORTED|CANCELLED|"
+    r"\b(EIO|ENOMEM|EMFILE|ENFILE|EACCES|ESTALE|ETIMEDOUT)\b"
+)
 
 
 class CheckpointError(OSError, ValueError):
-    """A checkpoint could not be written, and why; those before it are intact."""
+    """A checkpoint could not be written (those before it are intact) or read, and why."""
 
 
 class Checkpoints:
@@ -66,10 +77,10 @@ class Checkpoints:
             raise CheckpointError(f"{self.directory} is gone: no checkpoint of update {step} was written")
         if not remote.is_remote(self.directory):
             _check_room(self.directory, arrays, step)
-        sums = bit_sums(arrays)
+        sums = {"bit_sums": bit_sums(arrays), "extra_sum": text_sum(extra)}
         self._best[step] = extra.get("best_update", step)
         args = self._ocp.args.Composite(
-            **{ARRAYS: self._ocp.args.PyTreeSave(arrays), EXTRA: self._ocp.args.JsonSave(extra | {"bit_sums": sums})}
+            **{ARRAYS: self._ocp.args.PyTreeSave(arrays), EXTRA: self._ocp.args.JsonSave(extra | sums)}
         )
         with self._told(f"the checkpoint of update {step}"):
             self._manager.save(step, args=args, force=True)
@@ -77,7 +88,9 @@ class Checkpoints:
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
         """The newest whole state, in the shapes and shardings of `like`; None where there is none.
 
-        A damaged one is passed over with a warning, and deleted. ValueError: a checkpoint holds other shapes.
+        A damaged one is passed over with a warning and deleted; where none is whole, nothing is deleted but all are renamed.
+        ValueError: a checkpoint holds other shapes. CheckpointError: one cannot be read now, as of a full memory or a
+        service that does not answer: whether it is damaged is not known.
         """
         damaged, found = [], None
         for step in reversed(self.steps()):
@@ -85,40 +98,66 @@ class Checkpoints:
             if found is not None:
                 break
             damaged.append(step)
-        for step in damaged:
-            with contextlib.suppress(OSError, ValueError):
-                self._manager.delete(step)
-        if found is not None:
+        if found is None:
+            self._set_aside(damaged)
+        else:
+            for step in damaged:
+                with contextlib.suppress(OSError, ValueError):
+                    self._manager.delete(step)
             self._best = {step: found[1].get("best_update", step) for step in self.steps()}
         return found
+
+    def _set_aside(self, steps: list[int]) -> None:
+        """Out of the way of a run that begins anew, for whoever can make something of them."""
+        if not steps:
+            return
+        if jax.process_index() == 0:
+            for step in steps:
+                names = (f"damaged-{step}" + (f"-{n}" if n else "") for n in itertools.count())
+                aside = next(place for place in (self.directory / name for name in names) if not place.exists())
+                if remote.is_remote(self.directory):  # in a bucket nothing can be renamed
+                    remote.copy(self.directory / str(step), aside)
+                    remote.remove_tree(self.directory / str(step))
+                else:
+                    (self.directory / str(step)).rename(aside)
+                warnings.warn(f"no checkpoint in {self.directory} is whole: {step} is now {aside.name}", stacklevel=4)
+        _worst(0)  # all wait for the first
+        self._manager.reload()
 
     def read(self, step: int, like: Any) -> tuple[Any, dict[str, Any]] | None:
         """One checkpoint's (arrays, extras), or None with a warning where it is damaged; `like` may name part of the arrays."""
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-        error: Exception | str | None = None
+        error: Exception | None = None
         found = None
         try:
             extra = self._manager.restore(step, args=self._ocp.args.Composite(**{EXTRA: self._ocp.args.JsonRestore()}))
             extra = dict(extra[EXTRA])
+            stored, mark = extra.pop("bit_sums", None), extra.pop("extra_sum", None)
+            if not stored or mark != text_sum(extra):
+                raise Damaged("its extras are not what was written")
             self._check_shapes(step, target)
             args = self._ocp.args.PyTreeRestore(
                 target, restore_args=self._ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
             )
             arrays = self._manager.restore(step, args=self._ocp.args.Composite(**{ARRAYS: args}))[ARRAYS]
-            stored, sums = extra.pop("bit_sums", {}), bit_sums(arrays)
-            if wrong := [name for name, value in sums.items() if stored.get(name, value) != value]:
-                error = f"{wrong[0]} is not what was written"
+            if wrong := [name for name, value in bit_sums(arrays).items() if stored.get(name) != value]:
+                raise Damaged(f"{wrong[0]} is not what was written")
             found = arrays, extra
         except OtherShapes:
             raise
-        except Exception as caught:  # what Orbax and TensorStore raise for damaged files is of many kinds
+        except Exception as caught:  # all processes must hear of it
             error = caught
-        if not _everywhere(error is None):
-            reason = str(error or "another process could not read it").strip().splitlines()
-            reason = reason[0] if reason else type(error).__name__
-            warnings.warn(f"checkpoint {step} in {self.directory} is damaged and passed over: {reason}", stacklevel=2)
-            return None
-        return found
+        worst = _worst(0 if error is None else 1 if _is_damage(error) else 2)
+        if not worst:
+            return found
+        root = _causes(error)[-1] if error else "another process could not read it"
+        reason = (str(root).strip() or type(root).__name__).splitlines()[0]
+        if worst > 1:
+            raise CheckpointError(
+                f"{self.directory}: checkpoint {step} cannot be read now ({reason}); it may be whole and was left as it is"
+            ) from error
+        warnings.warn(f"checkpoint {step} in {self.directory} is damaged and passed over: {reason}", stacklevel=2)
+        return None
 
     def _check_shapes(self, step: int, target: Any) -> None:
         metadata = self._manager.item_metadata(step)[ARRAYS]
@@ -163,6 +202,33 @@ class Checkpoints:
 
 class OtherShapes(ValueError):
     """A checkpoint of another model or optimiser."""
+
+
+class Damaged(ValueError):
+    """A checkpoint that reads well but does not hold what was written."""
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error, what it was raised from, and so on to the root: Orbax wraps what TensorStore says."""
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    return chain
+
+
+def _is_damage(error: BaseException) -> bool:
+    """Whether the files are to blame, not the reading of them."""
+
+    def of_files(e):
+        return (isinstance(e, DAMAGE) or type(e) is Exception) and not TROUBLE.search(str(e))
+
+    return all(map(of_files, _causes(error)))
+
+
+def text_sum(extra: dict[str, Any]) -> int:
+    """A checksum of JSON extras, the same before they are written and after they are read."""
+    plain = json.loads(json.dumps(extra))  # tuples become lists, keys strings
+    return zlib.crc32(json.dumps(plain, sort_keys=True).encode())
 
 
 def bit_sums(arrays: Any) -> dict[str, int]:
@@ -213,10 +279,10 @@ def _check_room(directory: Path, arrays: Any, step: int) -> None:
         )
 
 
-def _everywhere(ok: bool) -> bool:
-    """Whether it is so on all processes."""
+def _worst(number: int) -> int:
+    """The largest of all processes' numbers."""
     if jax.process_count() == 1:
-        return ok
+        return number
     from jax.experimental import multihost_utils
 
-    return bool(multihost_utils.process_allgather(np.array(ok)).all())
+    return int(multihost_utils.process_allgather(np.array(number)).max())

@@ -1,6 +1,8 @@
 """Checkpoints: what is kept, what is passed over, where they can be read, and what a kill leaves."""
 
+import json
 import shutil
+import signal
 import time
 
 import jax
@@ -94,10 +96,70 @@ def test_a_changed_value_is_found_even_where_the_file_reads_well(tmp_path):
     store = Checkpoints(tmp_path)
     real = module.bit_sums
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "bit_sums", lambda arrays: real(jax.tree.map(lambda x: x.at[..., -1].add(1), arrays)))
         patch.setattr(module, "bit_sums", lambda arrays: {name: v ^ 1 for name, v in real(arrays).items()})
         with pytest.warns(UserWarning, match="is not what was written"):
-            assert store.restore(ARRAYS) is None
+            assert store.read(1, ARRAYS) is None
+    assert store.read(1, ARRAYS)[1]["update"] == 1
+    store.close()
+
+
+def rewritten(directory, step, change):
+    """The extras of a checkpoint, changed in their file."""
+    file = directory / str(step) / "extra" / "metadata"
+    extra = json.loads(file.read_text())
+    change(extra)
+    file.write_text(json.dumps(extra))
+
+
+@pytest.mark.parametrize(
+    "change", [lambda e: e.update(update=9), lambda e: e.pop("bit_sums"), lambda e: e.pop("extra_sum"), dict.clear]
+)
+def test_changed_extras_are_found(tmp_path, change):
+    saved(tmp_path)
+    rewritten(tmp_path, 2, change)
+    store = Checkpoints(tmp_path)
+    with pytest.warns(UserWarning, match="its extras are not what was written"):
+        assert store.restore(ARRAYS)[1] == {"update": 1, "best_update": 1}
+    store.close()
+
+
+def test_where_none_is_whole_all_are_kept_aside_and_a_run_can_begin_anew(tmp_path):
+    saved(tmp_path)
+    for step in (1, 2):
+        rewritten(tmp_path, step, dict.clear)
+    sizes = {step: [p.stat().st_size for p in files_of(tmp_path, step)] for step in (1, 2)}
+    store = Checkpoints(tmp_path)
+    with pytest.warns(UserWarning, match="no checkpoint in .* is whole: 2 is now damaged-2"):
+        assert store.restore(ARRAYS) is None
+    assert {step: [p.stat().st_size for p in files_of(tmp_path, f"damaged-{step}")] for step in (1, 2)} == sizes
+    store.save(2, ARRAYS, {"update": 2})
+    store.close()
+    again = Checkpoints(tmp_path)
+    assert again.steps() == [2] and again.restore(ARRAYS)[1] == {"update": 2}
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [OSError(5, "Input/output error"), MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: out of memory")]
+    + [ValueError("UNAVAILABLE: try again"), PermissionError(13, "not for you")],
+    ids=lambda trouble: type(trouble).__name__,
+)
+def test_trouble_with_reading_is_no_damage_and_nothing_is_deleted(tmp_path, trouble, monkeypatch):
+    saved(tmp_path)
+    store = Checkpoints(tmp_path)
+    real = store._manager.restore
+
+    def restore(step, args):
+        if step == 2:
+            raise trouble
+        return real(step, args=args)
+
+    monkeypatch.setattr(store._manager, "restore", restore)
+    with pytest.raises(CheckpointError, match="checkpoint 2 cannot be read now"):
+        store.restore(ARRAYS)
+    monkeypatch.undo()
+    assert store.restore(ARRAYS)[1]["update"] == 2 and store.steps() == [1, 2]
     store.close()
 
 
@@ -186,33 +248,50 @@ def test_sigterm_saves_and_ends_with_its_code(tmp_path, uninterrupted):
     jobs.assert_equal(uninterrupted[0], tmp_path)
 
 
-def killed_and_resumed(out, kills, seed, seconds):
-    """kill -9 after random times until the run has had so many, or ended; then let it end."""
+def seen(out):
+    """How much of the updates' trail there is."""
+    return (out / "seen").stat().st_size if (out / "seen").exists() else 0
+
+
+def half_written(out):
+    return list((out / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
+
+
+def killed_and_resumed(out, kills, seed, seconds, writes):
+    """kill -9 a run at so many random moments or more, of which the last are aimed into checkpoint writes until so many were
+    hit; then let it end. Each kill that counts found the run alive."""
     random = np.random.default_rng(seed)
-    done = 0
-    while done < kills:
-        process = jobs.start(out, slow=0.02)
+    while kills > 0 or writes > 0:
+        process, before = jobs.start(out, slow=0.02), seen(out)
         # most of a process's life is its start: wait for the first update, then a random part of the run
-        before = (out / "seen").stat().st_size if (out / "seen").exists() else 0
-        while process.poll() is None and not ((out / "seen").exists() and (out / "seen").stat().st_size > before):
+        while process.poll() is None and seen(out) == before:
             time.sleep(0.01)
-        time.sleep(random.uniform(0, seconds))
+        if kills > writes:
+            time.sleep(random.uniform(0, seconds))
+        else:
+            while process.poll() is None and not half_written(out):
+                time.sleep(0.0005)
         process.kill()
-        process.communicate()
-        done += 1
+        printed, _ = process.communicate()
+        if process.returncode == -signal.SIGKILL:
+            writes -= bool(half_written(out))
+            kills -= 1
+        else:  # it was at its end before the kill came: begin again
+            assert process.returncode == 0, printed
+            shutil.rmtree(out)
     jobs.run(out)
 
 
 def test_killed_three_times_it_ends_with_the_same_bits(tmp_path, uninterrupted):
-    killed_and_resumed(tmp_path, 3, 0, 0.6)
-    jobs.assert_equal(uninterrupted[0], tmp_path)
+    killed_and_resumed(tmp_path / "run", 3, 0, 0.6, writes=1)
+    jobs.assert_equal(uninterrupted[0], tmp_path / "run")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(4))
 def test_killed_twenty_times_it_ends_with_the_same_bits(tmp_path, uninterrupted, seed):
-    killed_and_resumed(tmp_path, 5, seed + 1, 1.0)
-    jobs.assert_equal(uninterrupted[0], tmp_path)
+    killed_and_resumed(tmp_path / "run", 5, seed + 1, 1.0, writes=2)
+    jobs.assert_equal(uninterrupted[0], tmp_path / "run")
 
 
 @pytest.mark.long
