@@ -1,5 +1,6 @@
 """Batches of examples as arrays, in an order that is a function of (seed, step) alone."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -136,7 +137,10 @@ class Batches:
 
     @functools.cached_property
     def _tree_shape(self) -> packing.TreeShape:
-        """A shape in which the whole data set's trees fit; rows are at least as long as the longest trunk and branch."""
+        """A shape in which the whole data set's trees fit, and so any part of one that a micro-batch holds.
+
+        Rows are at least as long as the longest trunk and branch.
+        """
         keys = [key for key in self._keys for _ in range(self.unit_rows)]
         return packing.tree_shape([row.tokens for row in self._rows], keys, self._packed_length)
 
@@ -160,13 +164,20 @@ class Batches:
         return packed
 
     def _pack_one(self, units: np.ndarray, rows: int, queries: int) -> Packed:
-        picked = [unit * self.unit_rows + side for unit in units for side in range(self.unit_rows)]
+        # where two epochs meet a unit may come twice: in a tree it stands once
+        once = list(dict.fromkeys(units.tolist())) if self.pack == "tree" else units
+        picked = [unit * self.unit_rows + side for unit in once for side in range(self.unit_rows)]
         tokens, masks = zip(*((self._rows[i].tokens, self._rows[i].mask) for i in picked))
         sizes = {"width": self.length, "rows": rows, "multiple": self.ways, "queries": queries}
         if self.pack == "segments":
             return packing.segments(tokens, masks, length=self._packed_length, **sizes)
         keys = [self._keys[i // self.unit_rows] for i in picked]
-        return packing.trees(tokens, masks, keys, shape=self._tree_shape, **sizes)
+        packed = packing.trees(tokens, masks, keys, shape=self._tree_shape, **sizes)
+        if len(once) == len(units):
+            return packed
+        places = [once.index(unit) * self.unit_rows + side for unit in units for side in range(self.unit_rows)]
+        gather = packed.gather[places]
+        return dataclasses.replace(packed, gather=gather, counted=int((gather >= 0).sum()))
 
     def all(self, rows: int):
         """The data in order, `rows` rows at a time as [rows, ...]; the last batch repeats the last row to fill up."""
@@ -185,14 +196,18 @@ class Batches:
 
 
 def group_pairs(examples: Sequence[Example]) -> list[tuple[Example, ...]]:
-    """Units of a data set: (row,) each, or (chosen, rejected). ValueError where rows and pairs mix or a side is missing."""
+    """Units of a data set: (row,) each, or (chosen, rejected). ValueError where rows and pairs mix, or a side is missing or
+    there twice."""
     if all(example.pair is None for example in examples):
         return [(example,) for example in examples]
     sides: dict[str, dict[str, Example]] = {}
     for example in examples:
         if example.pair is None:
             raise ValueError("a data set holds either preference pairs or single rows, not both")
-        sides.setdefault(example.pair.id, {})[example.pair.role] = example
+        roles = sides.setdefault(example.pair.id, {})
+        if example.pair.role in roles:
+            raise ValueError(f"pair {example.pair.id} has two {example.pair.role} sides: ids must not repeat")
+        roles[example.pair.role] = example
     for name, roles in sides.items():
         if set(roles) != {"chosen", "rejected"}:
             raise ValueError(f"pair {name} has no {'chosen' if 'chosen' not in roles else 'rejected'} side")

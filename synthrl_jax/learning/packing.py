@@ -66,8 +66,11 @@ def segments(
     """Examples one after another in rows of `length` tokens, with segment ids (0: padding) and positions.
 
     width: the L of `gather`. rows, queries: at least so many rows and counted tokens a row, so that shapes repeat; the number
-    of rows is a multiple of `multiple`. A first token is predicted from nothing: its mask is not read.
+    of rows is a multiple of `multiple`. A first token is predicted from nothing: its mask is not read. ValueError: an example
+    is longer than a row.
     """
+    if (longest := max(map(len, tokens))) > length:
+        raise ValueError(f"an example of {longest} tokens is longer than the rows' {length}")
     bins = first_fit([len(t) for t in tokens], length)
     B = round_up(max(len(bins), rows), multiple)
     arrays = {name: np.zeros((B, length), np.int32) for name in ("tokens", "positions", "segment_ids")}
@@ -98,10 +101,11 @@ class TreeShape:
 
 @dataclasses.dataclass(frozen=True)
 class _PrefixTree:
-    """Sequences cut into a trunk, which holds each token that more than one of them passes through once, and branches.
+    """Sequences cut into a trunk, which holds each token that more than one of them passes through once, and branches; what
+    of a sequence's own is longer than a slot of branches begins in the trunk too.
 
     trunk, depths, ends [P]: tokens in depth-first order, their positions, and where their subtrees end. paths[i]: trunk
-    indices of the tokens that sequence i shares; the rest of it is its branch.
+    indices of the first tokens of sequence i; the rest of it is its branch.
     """
 
     trunk: np.ndarray
@@ -111,8 +115,8 @@ class _PrefixTree:
     paths: list[np.ndarray]
 
 
-def prefix_tree(tokens: Sequence[np.ndarray], members: Sequence[int]) -> _PrefixTree:
-    """The tree of the sequences tokens[i] for i in members."""
+def prefix_tree(tokens: Sequence[np.ndarray], members: Sequence[int], slot: int | None = None) -> _PrefixTree:
+    """The tree of the sequences tokens[i] for i in members, with branches of at most `slot` tokens where that is given."""
     order = sorted(members, key=lambda i: tokens[i].tolist())  # neighbours share the most: depth-first order
     common = [_common(tokens[a], tokens[b]) for a, b in itertools.pairwise(order)]
     before, after = [0, *common], [*common, 0]
@@ -121,7 +125,7 @@ def prefix_tree(tokens: Sequence[np.ndarray], members: Sequence[int]) -> _Prefix
     for i, old, new in zip(order, before, after):
         for open_ in path[old:]:  # what the next sequence does not pass through is complete
             ends[open_] = size
-        shared = max(old, new)
+        shared = max(old, new, 0 if slot is None else len(tokens[i]) - slot)
         path = np.concatenate([path[:old], size + np.arange(shared - old)])
         trunk.append(tokens[i][old:shared])
         depths.append(np.arange(old, shared))
@@ -141,16 +145,17 @@ def _common(a: np.ndarray, b: np.ndarray) -> int:
     return int(differs.argmax()) if differs.any() else n
 
 
-def _grown(tokens: Sequence[np.ndarray], keys: Sequence[Hashable]) -> list[_PrefixTree]:
+def _grown(tokens: Sequence[np.ndarray], keys: Sequence[Hashable], slot: int | None = None) -> list[_PrefixTree]:
     groups: dict[Hashable, list[int]] = {}
     for i, key in enumerate(keys):
         groups.setdefault(key, []).append(i)
-    return [prefix_tree(tokens, members) for members in groups.values()]
+    return [prefix_tree(tokens, members, slot) for members in groups.values()]
 
 
 def tree_shape(tokens: Sequence[np.ndarray], keys: Sequence[Hashable], length: int) -> TreeShape:
     """A row shape of about `length` tokens for such sequences, those of one key in one tree: slots hold the longest branch,
-    and trunk and branches have their shares of all tokens."""
+    and trunk and branches have their shares of all tokens. Any part of a tree's sequences fits too: their trunk is part of
+    its trunk, also where a slot holds less than what they no longer share."""
     grown = _grown(tokens, keys)
     branches = [len(tokens[i]) - len(path) for tree in grown for i, path in zip(tree.members, tree.paths)]
     trunks = [len(tree.trunk) for tree in grown]
@@ -175,16 +180,17 @@ def trees(
 
     Where not all branches of a tree fit into a row, its trunk is repeated in another. The arrays hold the Tree of
     `policy.attention` as tree_ends, tree_forks and tree_branches; other arguments are those of `segments`. ValueError: a
-    trunk or a branch is longer than its place.
+    trunk is longer than its place.
     """
     filled: list[_Row] = []
     placed: list[tuple[_PrefixTree, int, int, list[tuple[int, np.ndarray, int]]]] = []
-    for tree in sorted(_grown(tokens, keys), key=lambda tree: -len(tree.trunk)):
+    for tree in sorted(_grown(tokens, keys, shape.slot), key=lambda tree: -len(tree.trunk)):
         if len(tree.trunk) > shape.trunk:
-            raise ValueError(f"shared prefixes of {len(tree.trunk)} tokens are longer than the rows' {shape.trunk}")
+            raise ValueError(
+                f"shared prefixes, and what slots of {shape.slot} leave of branches, are {len(tree.trunk)} tokens: longer "
+                f"than the rows' trunks of {shape.trunk}"
+            )
         left = sorted(zip(tree.members, tree.paths), key=lambda part: len(part[1]) - len(tokens[part[0]]))
-        if len(tokens[left[0][0]]) - len(left[0][1]) > shape.slot:
-            raise ValueError(f"a branch of example {left[0][0]} is longer than the rows' slots of {shape.slot}")
         while left:
             needs = [len(tokens[i]) - len(path) for i, path in left]
             at = next((b for b, row in enumerate(filled) if row.fits(len(tree.trunk), needs)), len(filled))

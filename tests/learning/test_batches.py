@@ -59,6 +59,8 @@ def test_what_does_not_fit_is_said():
         Batches(rows(4), batch=4, micro=3, seed=0, pad_id=0)
     with pytest.raises(ValueError, match="rejected"):
         Batches(rows(3, pairs=True), batch=1, seed=0, pad_id=0)
+    with pytest.raises(ValueError, match="p1 has two chosen sides"):
+        Batches(rows(4, pairs=True) + rows(4, pairs=True)[2:], batch=1, seed=0, pad_id=0)
     with pytest.raises(ValueError, match="not both"):
         Batches(rows(2, pairs=True) + rows(1), batch=1, seed=0, pad_id=0)
     with pytest.raises(ValueError, match="does not divide over the mesh"):

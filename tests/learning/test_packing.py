@@ -1,6 +1,7 @@
 """Packed equals unpacked, trees equal separate pairs: the same losses and gradients from fewer tokens."""
 
 import functools
+import itertools
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from synthrl_jax.credit.example import Example
 from synthrl_jax.learning import packing
 from synthrl_jax.learning.batches import Batches
-from synthrl_jax.learning.step import find_loss, loss_of_params
+from synthrl_jax.learning.step import batch_logprobs, find_loss, loss_of_params
 from synthrl_jax.policy import decoder
 from synthrl_jax.policy.sharding import make_mesh
 
@@ -81,11 +82,16 @@ def test_a_tree_holds_each_shared_prefix_once():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=8))
-def test_every_token_of_a_tree_sees_its_own_prefix_and_nothing_else(sequences):
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=8), st.data())
+def test_every_token_of_a_tree_sees_its_own_prefix_and_nothing_else(sequences, data):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing.round_up, "__defaults__", (1,))  # no room to spare: all must fit by itself
+        shape = packing.tree_shape([np.array(s) for s in sequences], [0] * len(sequences), 24)
+    # a batch may hold but a part of a problem's sequences
+    picked = data.draw(st.sets(st.sampled_from(range(len(sequences))), min_size=1))
+    sequences = [sequences[i] for i in sorted(picked)]
     tokens = [np.array(s, np.int32) for s in sequences]
     masks = [np.ones(len(s)) for s in sequences]
-    shape = packing.tree_shape(tokens, [0] * len(tokens), 24)
     packed = packing.trees(tokens, masks, [0] * len(tokens), shape=shape, width=9)
     a, Q = packed.arrays, packed.arrays["sources"].shape[1]
     P, S = shape.trunk, shape.slot
@@ -110,8 +116,38 @@ def test_a_tree_larger_than_a_row_repeats_its_trunk():
     masks = [np.arange(16) >= 10] * 5
     packed = packing.trees(tokens, masks, [0] * 5, shape=packing.TreeShape(16, 2, 8), width=16)
     assert len(packed.arrays["tokens"]) == 3 and packed.real == 3 * 10 + 5 * 6
-    with pytest.raises(ValueError, match="branch"):
+    with pytest.raises(ValueError, match="20 tokens: longer than the rows' trunks of 16"):
         packing.trees(tokens, masks, [0] * 5, shape=packing.TreeShape(16, 2, 4), width=16)
+
+
+@pytest.mark.parametrize(("loss", "micro"), [("dpo", 1), ("dpo", 3), ("sft", 6)])
+def test_trees_of_any_part_of_a_problem_equal_its_plain_rows(loss, micro):
+    """Two chosen x two rejected of one prompt in parts; and rows of which one stands twice in the data, or in a batch."""
+    draw, count = np.random.default_rng(0).integers, np.arange(45) >= 20
+    prompt, meta = draw(1, 40, 20), {"problem_id": "p"}
+    a, b, c, d = (np.concatenate([prompt, draw(1, 40, 25)]) for _ in range(4))
+    if loss == "sft":
+        examples = [Example(tokens, count, meta=meta) for tokens in (a, b, c, a)]
+    else:
+        rows = [(i, role, pair[role == "rejected"]) for i, pair in enumerate(itertools.product((a, b), (c, d)))
+                for role in ("chosen", "rejected")]  # fmt: skip
+        examples = [
+            Example(tokens, count, pair=(f"p{i}", role), ref_logprobs=np.full(45, -i / 9), meta=meta)
+            for i, role, tokens in rows
+        ]
+    plain, tree = (
+        Batches(examples, batch=micro, seed=0, pad_id=0, pack=pack, pack_length=96) for pack in ("none", "tree")
+    )
+    logprobs = jax.jit(lambda batch: batch_logprobs(CONFIG, PARAMS, jax.tree.map(lambda x: x[0], batch)))
+    for step in range(2):
+        want = plain._take(tree.units_at(step), micro)
+        assert_same(logprobs(tree.at(step)) * want["mask"][0], logprobs(want) * want["mask"][0])
+        assert tree.counts(step)["trained"] == np.count_nonzero(want["mask"])
+
+
+def test_what_is_longer_than_a_row_is_said():
+    with pytest.raises(ValueError, match="9 tokens is longer than the rows' 8"):
+        packing.segments([np.arange(9)], [np.ones(9)], length=8, width=16)
 
 
 def test_rows_of_a_mesh_are_filled_up_and_nearly_all_steps_have_one_shape():
