@@ -11,6 +11,7 @@ SCHEDULES = ("cosine", "linear", "constant")
 OPTIMIZERS = ("adamw", "adafactor")
 GUARD_MEMORY = 0.98  # of the running mean and variance that a spike is measured by
 GUARD_WARMUP = 20  # losses before a spike can be told
+GUARD_FLOOR = (1e-3, 1e-4)  # least standard deviation, of the mean and in itself: below, rounding would be a spike
 GUARD_PATIENCE = 25  # bad updates in a row after which skipping has no point
 
 
@@ -20,7 +21,8 @@ class OptimizerSettings:
 
     name: adamw, or adafactor (Shazeer & Stern 2018, without momentum: its state is a small fraction of the parameters; `b1`
     and `b2` have no say). bad: what happens on a loss or gradient that is not finite, or on a spike: `stop` the run or `skip` the
-    update; spike: a loss of so many running standard deviations above its running mean is one (0: none is).
+    update; spike: a loss of so many running standard deviations (at least 0.1 % of the mean) above its running mean is one
+    (0: none is).
     """
 
     learning_rate: float
@@ -79,13 +81,49 @@ def make(settings: OptimizerSettings, updates: int) -> optax.GradientTransformat
         rule = optax.adamw(rate, b1=settings.b1, b2=settings.b2, weight_decay=settings.weight_decay, mask=decays)
     else:
         rule = optax.chain(
-            optax.scale_by_factored_rms(min_dim_size_to_factor=32),
-            optax.clip_by_block_rms(1.0),
+            factored_by_layer(),
             optax.add_decayed_weights(settings.weight_decay, mask=decays),
             optax.scale_by_learning_rate(rate),
         )
     chained = optax.chain(optax.clip_by_global_norm(settings.clip), rule)
     return guarded(chained, settings.spike) if guards(settings) else chained
+
+
+def factored_by_layer() -> optax.GradientTransformation:
+    """Adafactor's scaling and clipping, each layer of the stacked parameters by itself: the axis of layers is no dimension of a
+    matrix, and one layer's large update is no reason to shorten the others'."""
+    scale, clip = optax.scale_by_factored_rms(min_dim_size_to_factor=32), optax.clip_by_block_rms(1.0)
+    State = optax.FactoredState
+    axes = State(count=None, v_row=0, v_col=0, v=0)  # the count is common to all layers
+    is_state = lambda x: isinstance(x, State)  # noqa: E731
+
+    def apart(function, out_axes):
+        """The function of a leaf, or of each layer of a stacked one."""
+        by_layer = jax.vmap(function, out_axes=out_axes)
+        return lambda path, *leaves: (by_layer if path[0].key == "layers" else function)(*leaves)
+
+    def joined(states, count):
+        """One state from a tree with a state for each parameter."""
+        part = lambda name: jax.tree.map(lambda state: getattr(state, name), states, is_leaf=is_state)  # noqa: E731
+        return State(count, part("v_row"), part("v_col"), part("v"))
+
+    def init(params):
+        states = jax.tree_util.tree_map_with_path(apart(scale.init, axes), params)
+        return joined(states, jnp.zeros((), jnp.int32))
+
+    def update(gradients, state, params=None):
+        def one(gradient, v_row, v_col, v, param):
+            scaled, new = scale.update(gradient, State(state.count, v_row, v_col, v), param)
+            return new, clip.update(scaled, optax.EmptyState())[0]
+
+        found = jax.tree_util.tree_map_with_path(
+            apart(one, (axes, 0)), gradients, state.v_row, state.v_col, state.v, params
+        )
+        is_pair = lambda x: isinstance(x, tuple) and is_state(x[0])  # noqa: E731
+        states, updates = (jax.tree.map(lambda pair, i=i: pair[i], found, is_leaf=is_pair) for i in range(2))
+        return updates, joined(states, optax.safe_increment(state.count))
+
+    return optax.GradientTransformation(init, update)
 
 
 def guards(settings: OptimizerSettings) -> bool:
@@ -117,7 +155,8 @@ def guarded(inner: optax.GradientTransformation, spike: float) -> optax.Gradient
     def update(gradients, state, params=None, *, value, **_):
         ok = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradients))
         if spike:
-            limit = state.mean + spike * jnp.sqrt(state.variance)
+            floor = jnp.maximum(GUARD_FLOOR[0] * jnp.abs(state.mean), GUARD_FLOOR[1])
+            limit = state.mean + spike * jnp.maximum(jnp.sqrt(state.variance), floor)
             ok &= (state.seen < GUARD_WARMUP) | (value <= limit)
         updates, new = inner.update(gradients, state.inner, params)
         keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, old)  # noqa: E731

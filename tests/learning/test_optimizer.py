@@ -99,6 +99,18 @@ def test_a_spike_is_left_out_as_if_its_update_had_not_been():
     assert 2.0 < float(state.mean) < 2.2
 
 
+def test_rounding_above_a_constant_loss_is_no_spike():
+    transform = optimizer.guarded(optax.sgd(1.0), spike=6.0)
+    params = {"w": jnp.zeros(())}
+    for level in (0.0, 1.0):
+        state = transform.init(params)
+        for loss in [level] * optimizer.GUARD_WARMUP + [level + 3e-7]:
+            _, state = transform.update(params, state, params, value=jnp.float32(loss))
+        assert int(state.bad) == 0
+        _, state = transform.update(params, state, params, value=jnp.float32(level + 0.1))
+        assert int(state.bad) == 1
+
+
 def test_a_spike_stops_the_run_where_the_rule_says_so():
     with pytest.raises(FloatingPointError, match="standard deviations"):
         train(CONFIG, PARAMS, at_step(22, 100.0), settings(24, spike=8.0))
@@ -116,6 +128,27 @@ def test_adafactor_learns_and_its_state_is_small():
     result = train(CONFIG, PARAMS, batches, settings(30, name="adafactor", learning_rate=0.02))
     before, after = (-float(decoder.token_logprobs(CONFIG, p, TOKENS).mean()) for p in (PARAMS, result.params))
     assert after < 0.7 * before
+
+
+def test_adafactor_takes_each_layer_by_itself():
+    params = {"embed": jnp.ones((40, 36)), "layers": {"q": jnp.ones((50, 33, 2, 34)), "norm": jnp.ones((50, 33))}}
+    draw = lambda n: jax.tree.map(lambda x: jax.random.normal(jax.random.key(n), x.shape), params)  # noqa: E731
+    gradients = [draw(0), draw(1)]
+    gradients[1]["layers"]["q"] *= 10.0 ** jnp.linspace(-2, 2, 50)[:, None, None, None]
+
+    def last(transform, at):
+        state = transform.init(at(params))
+        for gradient in gradients:
+            updates, state = transform.update(at(gradient), state, at(params))
+        return updates
+
+    found = last(optimizer.factored_by_layer(), lambda tree: tree)
+    alone = optax.chain(optax.scale_by_factored_rms(min_dim_size_to_factor=32), optax.clip_by_block_rms(1.0))
+    np.testing.assert_allclose(found["embed"], last(alone, lambda tree: tree["embed"]), rtol=1e-5)
+    for name in ("q", "norm"):
+        for layer in (0, 49):
+            want = last(alone, lambda tree, name=name, layer=layer: tree["layers"][name][layer])
+            np.testing.assert_allclose(found["layers"][name][layer], want, rtol=1e-5)
 
 
 @pytest.mark.parametrize("wrong", [{"name": "sgd"}, {"bad": "ignore"}, {"spike": -1.0}, {"schedule": "step"}])
