@@ -12,7 +12,9 @@ def main():
     try:
         import torch
         import transformers
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "transformers"):
+            raise  # installed, but broken
         sys.exit(3)
     job = json.loads(sys.argv[1])
     transformers.logging.set_verbosity_error()

@@ -40,6 +40,7 @@ from synthrl_jax.policy import decoder, hf_weights
 ROWS, TOKENS, MICRO = 32, 256, 8  # micro-batches of 8 rows stay nearer to the caches than 32 at once: 14 % on one core
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 CHUNK, LARGE_VOCABULARY = 4_000, 32_000
+PEER, NOT_INSTALLED = Path(__file__).with_name("torch_peer.py"), 3
 COMPARISONS = ("torch", "packing", "tree", "chunked")
 
 
@@ -84,6 +85,23 @@ def product_rate(clock: Callable[[], float]) -> Callable[[], float]:
     return seconds
 
 
+def start_peer(job: dict) -> tuple[subprocess.Popen, dict] | None:
+    """PyTorch's process and what it says of itself; None where it is not installed. RuntimeError: it failed otherwise."""
+    env = os.environ | {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
+    command = [sys.executable, str(PEER), json.dumps(job)]
+    peer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+    about = peer.stdout.readline()
+    if about:
+        return peer, json.loads(about)
+    if peer.wait() == NOT_INSTALLED:
+        return None
+    raise _ended(peer)
+
+
+def _ended(peer: subprocess.Popen) -> RuntimeError:
+    return RuntimeError(f"the PyTorch peer ended with exit code {peer.wait()}; what it said is above")
+
+
 def compare_torch(size: str, repeats: int, clock: str) -> dict | None:
     """Our step against PyTorch's, in turn; None where PyTorch is not installed."""
     config = dataclasses.replace(SIZES[size], dtype="float32")
@@ -92,18 +110,17 @@ def compare_torch(size: str, repeats: int, clock: str) -> dict | None:
     batch = {"tokens": tokens, "mask": np.ones(tokens.shape, np.float32)}
     with tempfile.TemporaryDirectory() as directory:
         hf_weights.save(directory, config, ours.params)
-        job = json.dumps({"model": directory, "rows": ROWS, "tokens": TOKENS, "clock": clock})
-        command = [sys.executable, str(Path(__file__).with_name("torch_peer.py")), job]
-        env = os.environ | {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
-        peer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
-        about = peer.stdout.readline()
-        if not about:
+        started = start_peer({"model": directory, "rows": ROWS, "tokens": TOKENS, "clock": clock})
+        if started is None:
             return None
+        peer, about = started
 
         def ask(word):
             peer.stdin.write(word + "\n")
             peer.stdin.flush()
-            return float(peer.stdout.readline())
+            if reply := peer.stdout.readline():
+                return float(reply)
+            raise _ended(peer)
 
         rate = product_rate(CLOCKS[clock])
         seconds, peer_seconds, product, peer_product = in_turn(
@@ -126,7 +143,7 @@ def compare_torch(size: str, repeats: int, clock: str) -> dict | None:
         "rows": ROWS,
         "micro": MICRO,
         "tokens": TOKENS,
-        **json.loads(about),
+        **about,
     }
 
 
