@@ -59,7 +59,7 @@ def same(a: Node, b: Node, budget: limits.Budget) -> bool:
 def peeled(node: Node) -> Node:
     """What stands inside brackets, braces or `x in` that change nothing."""
     while True:
-        if node[0] in ("set", "group") and len(node[1]) == 1:
+        if node[0] in ("set", "group") and len(node[1]) == 1 and not _is_set(node[1][0]):
             node = node[1][0]
         elif node[0] == "seq" and len(node[3]) == 1 and node[1:3] in (("[", "]"), ("(", ")")):
             node = node[3][0]
@@ -110,6 +110,11 @@ def spread(node: Node) -> Node:
 
 def _is_list(node: Node) -> bool:
     return node[0] in ("list", "group", "set")
+
+
+def _is_set(node: Node) -> bool:
+    """Whether a node is in set braces: a set of sets is none of its members."""
+    return node[0] == "set" and len(node[1]) != 1
 
 
 def _is_whole_set(node: Node) -> bool:

@@ -1,12 +1,14 @@
 """Whether two expressions are the same: exactly where they are rational, to fifty digits and more where not."""
 
+import functools
+import itertools
 from collections.abc import Iterable, Iterator
 
-from synthrl_jax.grading import limits, numbers
+from synthrl_jax.grading import limits, numbers, points
 from synthrl_jax.grading.evaluate import Matrix, NoValue, evaluate
 from synthrl_jax.grading.modular import PRIMES, Modular, NotRational, Undefined, exact
 from synthrl_jax.grading.nodes import Node
-from synthrl_jax.grading.numeric import DIGITS, MORE_DIGITS, POINTS, Numeric, context
+from synthrl_jax.grading.numeric import MORE_DIGITS, POINTS, Numeric, Point, context
 
 _ROUGH = 20  # digits to which values must agree before more of them are computed
 
@@ -90,36 +92,68 @@ def _alike(x, y, equal) -> bool:
 def _gap(x, y, ctx) -> tuple:
     if ctx.isinf(x) or ctx.isinf(y):
         return (ctx.zero if x == y else ctx.inf), ctx.one
-    return abs(x - y), max(abs(x), abs(y), ctx.one)
+    return abs(x - y), max(abs(x), abs(y))
 
 
-def _agree(x, y, digits: int, kept: int) -> bool:
-    ctx = context(digits)
+def _agree(x, y, ctx, kept: int, least=1) -> bool:
+    """Whether two values differ by less than 10^-kept of the larger one, or of `least` where that is larger."""
     gap, scale = _gap(x, y, ctx)
-    return gap <= scale * ctx.mpf(10) ** -kept
+    return gap <= max(scale, 0 if ctx.isinf(least) else least) * ctx.mpf(10) ** -kept
+
+
+def _values(a: Node, b: Node, fields: Iterable[Numeric]) -> Iterator[tuple]:
+    """(field, value of a, value of b) where both have one; far from zero a value of too great a size counts as none."""
+    for field in fields:
+        try:
+            yield field, evaluate(a, field), evaluate(b, field)
+        except Undefined:
+            continue
+        except limits.BeyondLimits:
+            if not field.point.at:
+                raise
+            field.budget.spend()
+
+
+def _compared(a: Node, b: Node, fields: Iterable[Numeric], kept: int) -> Iterator[tuple[Numeric, bool]]:
+    """(field, whether the two agree there)."""
+    for field, x, y in _values(a, b, fields):
+        agree = functools.partial(_agree, ctx=field.ctx, kept=kept, least=field.largest)
+        yield field, _alike(x, y, agree)
 
 
 def _numeric(a: Node, b: Node, budget: limits.Budget) -> bool:
     if is_closed(a) and is_closed(b):
         return _agree_closed(a, b, budget)
     known = sorted({*names(a), *names(b)})
-    points: list[tuple[int, frozenset]] = [(which, frozenset()) for which in POINTS]
-    points += [(1, frozenset(known))] + [(2, frozenset([name])) for name in known[:4] if len(known) > 1]
+    fields = (Numeric(budget, point) for point in points.ordinary(known))
     compared, held_back = 0, []
-    for which, negative in points:
-        field = Numeric(budget, which, negative=negative)
-        try:
-            x, y = evaluate(a, field), evaluate(b, field)
-        except Undefined:
-            continue
-        alike = _alike(x, y, lambda p, q: _agree(p, q, DIGITS, 30))
+    for field, alike in _compared(a, b, fields, 30):
         if field.branched:  # principal values of roots and logarithms: conventions differ
-            held_back += [] if negative else [alike]
+            held_back += [] if field.point.negative else [alike]
         elif not alike:
             return False
         else:
             compared += 1
-    return compared > 0 or (bool(held_back) and all(held_back))
+    if not compared and not (held_back and all(held_back)):
+        return False
+    budget.spend(100)
+    closer = [Numeric(budget, digits=MORE_DIGITS)]
+    if any(not alike for field, alike in _compared(a, b, closer, MORE_DIGITS - 2 * _ROUGH) if not field.branched):
+        return False
+    return all(alike for field, alike in _compared(a, b, _elsewhere(a, b, known, budget), 30) if not field.branched)
+
+
+def _elsewhere(a: Node, b: Node, known: list[str], budget: limits.Budget) -> Iterator[Numeric]:
+    """Fields at far and near points where one of two expressions is made of pieces; half the budget goes there."""
+    if not (points.is_piecewise(a) or points.is_piecewise(b)):
+        return
+    for point in points.far(known):
+        yield Numeric(budget, point)
+    least = budget.steps // 2
+    for point in points.near(a, b, known, budget):
+        if budget.steps < least:
+            return
+        yield Numeric(budget, point)
 
 
 def _is_real(x) -> bool:
@@ -130,13 +164,23 @@ def _is_real(x) -> bool:
 
 def _agree_closed(a: Node, b: Node, budget: limits.Budget) -> bool:
     field = Numeric(budget)
-    if not _alike(evaluate(a, field), evaluate(b, field), lambda p, q: _agree(p, q, field.digits, _ROUGH)):
+    if not all(alike for _, alike in _compared(a, b, [field], _ROUGH)):
         return False
     budget.spend(500)
-    field = Numeric(budget, digits=MORE_DIGITS)
-    return _alike(
-        evaluate(a, field), evaluate(b, field), lambda p, q: _agree(p, q, MORE_DIGITS, MORE_DIGITS - 2 * _ROUGH)
-    )
+    digits = _enough(field, evaluate(a, field))
+    closer = list(_compared(a, b, [Numeric(budget, digits=digits)], digits - 2 * _ROUGH))
+    return bool(closer) and closer[0][1]
+
+
+def _enough(field: Numeric, value) -> int:
+    """Digits that tell a value from its neighbours: e^1000 has 435 before the point. BeyondLimits where it has too many."""
+    cells = [cell for row in value.rows for cell in row] if isinstance(value, Matrix) else [value]
+    sizes = [abs(cell) for cell in [*cells, field.largest] if not field.ctx.isinf(cell)]
+    before = int(field.ctx.log10(max([field.ctx.one, *sizes])))
+    for digits in (MORE_DIGITS, 2 * MORE_DIGITS, 4 * MORE_DIGITS, 8 * MORE_DIGITS):
+        if before + MORE_DIGITS // 2 + _ROUGH <= digits:
+            return digits
+    raise limits.BeyondLimits("a value of too many digits")
 
 
 def _rounded(a: Node, b: Node, budget: limits.Budget) -> bool:
@@ -158,7 +202,7 @@ def _rounded(a: Node, b: Node, budget: limits.Budget) -> bool:
         return False
     if isinstance(value, Matrix) or field.ctx.isinf(value) or value.imag != 0:
         return False
-    if _agree(value, field.ctx.nint(value), field.digits, 30):
+    if _agree(value, field.ctx.nint(value), field.ctx, 30):
         return False
     return abs(field.number(given.value) - value) * 2 * field.number(10) ** given.decimals <= 1
 
@@ -195,14 +239,11 @@ def _modular_pairs(f: Node, g: Node, budget: limits.Budget) -> bool | None:
 
 def _numeric_pairs(f: Node, g: Node, budget: limits.Budget) -> bool:
     ratios = []
-    known = frozenset(names(f)) | frozenset(names(g))
-    for which, negative in [*((which, frozenset()) for which in POINTS), (1, known)]:
-        field = Numeric(budget, which, negative=negative)
-        try:
-            x, y = evaluate(f, field), evaluate(g, field)
-        except Undefined:
-            continue
-        if negative and field.branched:
+    known = sorted({*names(f), *names(g)})
+    ordinary = [*map(Point, POINTS), Point(1, frozenset(known))]
+    fields = itertools.chain((Numeric(budget, point) for point in ordinary), _elsewhere(f, g, known, budget))
+    for field, x, y in _values(f, g, fields):
+        if field.branched and (field.point.negative or field.point.at):
             continue
         if isinstance(x, Matrix) or isinstance(y, Matrix) or field.ctx.isinf(x) or field.ctx.isinf(y):
             return False
@@ -211,12 +252,12 @@ def _numeric_pairs(f: Node, g: Node, budget: limits.Budget) -> bool:
                 return False
             continue
         ratios.append(x / y)
-    return len(ratios) > 1 and all(_agree(ratio, ratios[0], 50, 30) for ratio in ratios)
+    return len(ratios) > 1 and all(_agree(ratio, ratios[0], context(), 30) for ratio in ratios)
 
 
 def _sign_of_ratio(f: Node, g: Node, budget: limits.Budget) -> int:
     for which in POINTS:
-        field = Numeric(budget, which)
+        field = Numeric(budget, Point(which))
         x, y = evaluate(f, field), evaluate(g, field)
         if not field.is_zero(x) and not field.is_zero(y) and _is_real(x) and _is_real(y):
             return 1 if (x > 0) == (y > 0) else -1

@@ -1,7 +1,10 @@
 """Values to fifty digits: constants, and identities with roots and transcendental functions tested at points."""
 
 import threading
+from collections.abc import Mapping
 from fractions import Fraction
+from types import MappingProxyType
+from typing import NamedTuple
 
 from synthrl_jax.grading import limits
 from synthrl_jax.grading.modular import NotRational, Undefined, exact, fingerprint
@@ -34,16 +37,29 @@ _STRETCH = ((3, 7), (19, 8), (5, 9), (41, 16))
 POINTS = range(len(_STRETCH))
 
 
-class Numeric:
-    """Real and complex values; names stand at the point of number `which`, those in `negative` below zero."""
+class Point(NamedTuple):
+    """Where names stand: a place near one by their spelling and `which`, below zero if in `negative`, or as `at` says."""
 
-    def __init__(self, budget: limits.Budget, which: int = 0, digits: int = DIGITS, negative: frozenset = frozenset()):
+    which: int = 0
+    negative: frozenset = frozenset()
+    at: Mapping[str, Fraction] = MappingProxyType({})
+    scale: Fraction = Fraction(1)  # of indexed names and values of functions
+
+
+HERE = Point()
+
+
+class Numeric:
+    """Real and complex values with names at a point; NotRational for a name where the node is said to be closed."""
+
+    def __init__(self, budget: limits.Budget, point: Point = HERE, digits: int = DIGITS, is_closed: bool = False):
         self.ctx = context(digits)
         self.digits = digits
         self.budget = budget
-        self.which = which
-        self.negative = negative
+        self.point = point
+        self.is_closed = is_closed
         self.branched = False  # whether a root or a logarithm of a negative number was taken
+        self.largest = self.ctx.zero  # what was added or put into a function: errors are in proportion to it
 
     def number(self, value) -> object:
         value = Fraction(value)
@@ -53,15 +69,23 @@ class Numeric:
         return {"pi": self.ctx.pi, "e": self.ctx.e, "i": self.ctx.j, "inf": self.ctx.inf}[name] * self.ctx.one
 
     def name(self, text: str):
-        spread = Fraction(fingerprint(text, self.which) % 10**12, 10**12)
-        over, under = _STRETCH[self.which]
-        if text in self.negative:
+        if self.is_closed:
+            raise NotRational
+        which, negative, at, _ = self.point
+        if text in at:
+            return self.number(at[text])
+        spread = Fraction(fingerprint(text, which) % 10**12, 10**12)
+        over, under = _STRETCH[which % len(_STRETCH)]
+        if text in negative:
             over = -over
         return self.number(Fraction(over, under) * (Fraction(1, 2) + spread))
 
     def opaque(self, name: str, args: list):
+        if self.is_closed:
+            raise NotRational
         seen = [self._rounded(arg) for arg in args]
-        return self.number(Fraction(1 + fingerprint(name, seen, self.which) % 10**12, 10**12))
+        value = Fraction(1 + fingerprint(name, seen, self.point.which) % 10**12, 10**12)
+        return self.number(self.point.scale * value)
 
     def _rounded(self, value):
         if isinstance(value, list):
@@ -77,6 +101,7 @@ class Numeric:
         return value
 
     def add(self, a, b):
+        self.largest = max(self.largest, abs(a), abs(b))
         return self.finite(a + b)
 
     def mul(self, a, b):
@@ -141,6 +166,7 @@ class Numeric:
         args = [evaluate(node, self) for node in nodes]
         if not all(hasattr(arg, "real") for arg in args) or any(ctx.isinf(arg) for arg in args):
             raise NotRational
+        self.largest = max(self.largest, self.ctx.one, *map(abs, args))
         if name in ("min", "max") and args and all(self._is_real(arg) for arg in args):
             return min(args) if name == "min" else max(args)
         if name == "binomial" and len(args) == 2:

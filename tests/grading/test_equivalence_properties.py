@@ -172,3 +172,24 @@ def test_surds(size):
 
     small = st.integers(-20, 20)
     run(size, st.tuples(small, st.integers(1, 20), st.sampled_from([2, 3, 5, 7, 11]), st.integers(0, 99)), check)
+
+
+@pytest.mark.parametrize("size", SYMPY_SIZES)
+def test_formulas_of_pieces(size):
+    def check(drawn):
+        p, q, scale = drawn
+        low, high = sorted((p * scale, q * scale)) if p != q else (p * scale, p * scale + 1)
+        a, b = f"({low})", f"({high})"
+        left, right = f"|x-{a}|", f"|x-{b}|"
+        assert equivalent(left, f"|{a}-x|") and equivalent(left, f"\\sqrt{{(x-{a})^2}}")
+        assert equivalent(f"\\max(x,{a})", f"\\frac{{x+{a}+{left}}}{{2}}")
+        assert equivalent(f"{left}+{right}", f"\\max({b}-{a},|2x-{a}-{b}|)")
+        for piece in (f"x-{a}", f"{a}-x"):
+            assert not equivalent(left, piece) and not equivalent(piece, f"\\sqrt{{(x-{a})^2}}")
+            assert not equivalent(f"y={left}", f"y={piece}")
+        assert not equivalent(f"{left}+{right}", f"{b}-{a}")
+        assert not equivalent(f"\\max(x,{a})", a) and not equivalent(f"\\min(x,{b})", "x")
+        assert not equivalent(left, right)
+
+    values = st.fractions(min_value=-9, max_value=9, max_denominator=12)
+    run(size, st.tuples(values, values, st.sampled_from([1, 10, 100])), check)
