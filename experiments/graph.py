@@ -1,7 +1,6 @@
 """From a config to its grid of cells: which stages, on which inputs, with which part of the settings."""
 
 import dataclasses
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,33 +8,19 @@ from ml_collections import ConfigDict
 
 from experiments import crediting, methods, training
 from experiments.cells import Node
+from experiments.fields import METHOD_FIELDS, TRAIN_FIELDS, check, grids, points
 from experiments.settings import UsageError, merged
-from synthrl_jax.policy.templates import template
-from synthrl_jax.problems.problem import SOURCES
 
-TRAIN_FIELDS = (
-    "batch",
-    "micro",
-    "epochs",
-    "updates",
-    "looks",
-    "patience",
-    "optimizer",
-    "loss_args",
-    *training.DEFAULTS,
-)
-METHOD_FIELDS = ("method", "examples", "loss", "start", "options", "credit", "monte_carlo", "rounds", "grid")
 NOT_OF_A_CELL = ("split", "also", "also_path")  # of evaluate's fields
-ROUND_FIELDS = ("count", "problems", "reference", "sample")
 
 
 def plan(config: ConfigDict) -> list[Node]:
     """All nodes of a config in an order in which each comes after its inputs. UsageError for settings that do not fit."""
     c = config.to_dict()
+    check(c)
     problems = {"source": c["problems"]["source"], **c["problems"]["settings"]}
     if c["problems"]["path"]:
         problems["path"] = c["problems"]["path"]
-    check(c)
     nodes = [Node("data validation", "data", {**problems, "split": "validation", "count": c["validation_problems"]})]
     if c["evaluate"]["split"] == "test":
         nodes.append(Node("data test", "data", {**problems, "split": "test", "count": c["test_problems"]}))
@@ -49,24 +34,11 @@ def plan(config: ConfigDict) -> list[Node]:
     # A seed that a grid is tuned on comes first: the others train with what it chose.
     seeds = sorted(c["seeds"], key=lambda seed: seed not in c["tune_seeds"])
     for size in sorted(set(c["sizes"]) | set(c["sft_sizes"])):
-        for seed in dict.fromkeys([*c["tune_seeds"], *seeds] if _grids(c) else seeds):
+        for seed in dict.fromkeys([*c["tune_seeds"], *seeds] if grids(c) else seeds):
             nodes += _One(c, problems, size, seed).nodes()
         nodes += _choices(c, size)
-    return _ordered(nodes)
-
-
-def _grids(c: dict) -> dict[str, dict]:
-    """Name -> grid (field -> values) of SFT and the methods that have one."""
-    entries = {"sft": c["sft"], **c["methods"]}
-    return {name: entry["grid"] for name, entry in entries.items() if entry.get("grid")}
-
-
-def _points(grid: Mapping[str, Any]) -> list[dict]:
-    """Every combination of a grid's values, as changes of the training settings; groups are nested as in the settings."""
-    if not isinstance(grid, Mapping):
-        return list(grid)
-    options = [[(name, point) for point in _points(values)] for name, values in grid.items()]
-    return [dict(point) for point in itertools.product(*options)]
+    # What reads no other cell comes first: a size that the data does not reach is told before anything is trained.
+    return _ordered(sorted(nodes, key=lambda node: bool(node.inputs)))
 
 
 def _point_name(name: str, point: Mapping[str, Any]) -> str:
@@ -77,16 +49,16 @@ def _point_name(name: str, point: Mapping[str, Any]) -> str:
 def _choices(c: dict, size: int) -> list[Node]:
     """The best point of every grid at a size, by validation accuracy over the tuning seeds."""
     nodes = []
-    for name, grid in _grids(c).items():
+    for name, grid in grids(c).items():
         if name != "sft" and size not in c["sizes"]:
             continue
-        points = _points(grid)
+        found = points(grid)
         inputs = {
             f"{number} {seed}": f"{_point_name(name, point)} N={size} seed={seed}"
-            for number, point in enumerate(points)
+            for number, point in enumerate(found)
             for seed in c["tune_seeds"]
         }
-        nodes.append(Node(f"choose {name} N={size}", "choose", {"points": points, "name": name}, inputs))
+        nodes.append(Node(f"choose {name} N={size}", "choose", {"points": found, "name": name}, inputs))
     return nodes
 
 
@@ -147,7 +119,7 @@ class _One:
         """A policy and its evaluation; with a grid also every point of it on the tuning seeds, without evaluation."""
         nodes, grid = [], entry.get("grid")
         if grid and self.seed in self.c["tune_seeds"]:
-            for point in _points(grid):
+            for point in points(grid):
                 nodes += train(_point_name(name, point), name, merged(entry, point), {})
         if self.seed not in self.c["seeds"]:
             if name == "sft":  # what the tuning seeds' methods start from
@@ -285,69 +257,3 @@ def _evaluations(c: dict, name: str, policy: str, seed: int = 0) -> list[Node]:
         Node(label, "evaluate", settings, {"policy": policy, "test": f"data {problems}"}, seed)
         for label, problems in sets.items()
     ]
-
-
-def check(c: dict) -> None:
-    """UsageError for what would only fail hours later."""
-    if c["evaluate"]["n"] < c["evaluate"]["k"]:
-        raise UsageError(f"evaluate.n={c['evaluate']['n']} samples are too few for pass@{c['evaluate']['k']}")
-    if c["evaluate"]["split"] not in ("validation", "test"):
-        raise UsageError(f"evaluate.split={c['evaluate']['split']!r}: validation or test")
-    for name in c["evaluate"].get("also", ()):
-        if name not in SOURCES and ":" not in name:
-            raise UsageError(f"evaluate.also: unknown problem source {name!r}, known are {', '.join(SOURCES)}")
-    try:
-        template(c["prompt"])
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    if _grids(c) and not c["tune_seeds"]:
-        raise UsageError("a grid needs tune_seeds: the seeds whose validation accuracy chooses")
-    for name, entry in {"sft": c["sft"], **c["methods"]}.items():
-        _check_method(c, name, entry)
-
-
-def _check_method(c: dict, name: str, entry: dict) -> None:
-    if unknown := set(entry) - set(TRAIN_FIELDS) - set(METHOD_FIELDS):
-        raise UsageError(f"methods.{name} has no field {', '.join(sorted(unknown))}")
-    rounds = entry.get("rounds") or {}
-    if unknown := set(rounds) - set(ROUND_FIELDS):
-        raise UsageError(f"methods.{name}.rounds has no field {', '.join(sorted(unknown))}")
-    if rounds and not (rounds.get("count", 0) > 0 and rounds.get("problems", 0) > 0):
-        raise UsageError(f"methods.{name}.rounds needs count and problems, both above 0")
-    credit = merged(c["credit"], entry.get("credit") or {})
-    if unknown := set(credit) - set(c["credit"]):
-        raise UsageError(f"methods.{name}.credit has no field {', '.join(sorted(unknown))}")
-    try:
-        crediting.check(credit)
-    except ValueError as error:
-        raise UsageError(f"{name}: {error}") from None
-    sample, k = merged(c["sample"], rounds.get("sample") or {}), credit["k"]
-    monte_carlo = {**c["monte_carlo"], **(entry.get("monte_carlo") or {})}
-    rollouts = monte_carlo["rollouts"]
-    if rollouts < k or sample["n"] < k:
-        raise UsageError(f"monte_carlo.rollouts and sample.n must be at least credit.k={k}: Q is undefined below")
-    if monte_carlo["early_stop"]:
-        from synthrl_jax.credit import early_stop
-
-        try:
-            early_stop.rounds_of(monte_carlo["looks"], rollouts, k, monte_carlo["early_stop"])
-        except ValueError as error:
-            raise UsageError(f"monte_carlo: {error}") from None
-    for point in _points(entry.get("grid") or {}):
-        merged_entry = merged(entry, point)
-        if unknown := set(merged_entry) - set(TRAIN_FIELDS) - set(METHOD_FIELDS):
-            raise UsageError(f"methods.{name}.grid has no field {', '.join(sorted(unknown))}")
-        train = merged(c["train"], {k: v for k, v in merged_entry.items() if k in TRAIN_FIELDS})
-        try:
-            training.check(train)
-            if name != "sft":
-                methods.find(name, entry)
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"{name}: {error}") from None
-        ways = c["mesh"]["data"] * c["mesh"]["fsdp"]
-        micro = train["micro"] or train["batch"]
-        if train["batch"] % micro or micro % ways:
-            raise UsageError(
-                f"{name}: a batch of {train['batch']} in micro-batches of {micro} does not divide over the mesh "
-                f"(data {c['mesh']['data']} x fsdp {c['mesh']['fsdp']}); change train.batch, train.micro or mesh"
-            )

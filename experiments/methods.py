@@ -1,6 +1,6 @@
 """The methods: how each makes rows for learning from earlier artifacts, its loss, and where it starts.
 
-Adding one is a function and a line here, or `config.methods.<name>.examples = "module:function"`.
+Adding one is a function and a line here, or `config.methods.<name>.method = "module:function"`.
 """
 
 import collections
@@ -85,16 +85,18 @@ METHODS: dict[str, tuple[Method, Mapping[str, Any]]] = {
 def find(name: str, entry: Mapping[str, Any]) -> tuple[Method, dict[str, Any]]:
     """The method of a config entry and the options of its examples function.
 
-    `entry.method` names another built-in one (default: the entry's own name); `entry.examples`, `entry.loss`, `entry.start`
-    replace its parts, each a built-in word or "module:function". ValueError for an unknown method or start.
+    `entry.method` names a built-in one (default: the entry's own name) or, as "module:function", an examples function of yours;
+    `entry.examples`, `entry.loss`, `entry.start` replace its parts. ValueError for an unknown method or start.
     """
     word = entry.get("method") or name
+    if ":" in word:
+        entry = {"examples": word, **{field: value for field, value in entry.items() if value}}
     if word in METHODS:
         method, options = METHODS[word]
     elif entry.get("examples"):
         method, options = Method(entry["examples"], entry.get("loss") or "sft", needs_reference=True), {}
     else:
-        raise ValueError(f"unknown method {word!r}: use one of {', '.join(METHODS)}, or give methods.{name}.examples")
+        raise ValueError(f"unknown method {word!r}: use one of {', '.join(METHODS)}, or 'module:function'")
     changes: dict[str, Any] = {field: entry[field] for field in ("examples", "loss", "start") if entry.get(field)}
     if "examples" in changes:
         changes |= {"needs_credit": True, "rows_from": "rollouts"}  # what a function from outside reads is not known

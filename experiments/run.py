@@ -28,6 +28,7 @@ from ml_collections import ConfigDict
 from experiments import cells as cell_store
 from experiments.cells import Cell, CellStore, Lock, Node
 from experiments.countdown import Countdown
+from experiments.fields import check
 from experiments.graph import plan
 from experiments.settings import UsageError, parse_flags
 from experiments.stages import STAGES, find_stage
@@ -195,6 +196,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args, config = parse_flags(parser, argv)
         args.workdir = args.workdir or f"runs/{config.name}"
+        if args.workers < 1:
+            raise UsageError(f"--workers={args.workers}: at least 1")
         nodes, told, where = plan(config), lambda node, cell: None, ""
         if config.results:
             from experiments.results_file import ResultsFile
@@ -204,6 +207,8 @@ def main(argv: list[str] | None = None) -> int:
             nodes, told = results.remaining(nodes), results.add
         if args.distributed != "off":
             _join(args, config)
+        elif any(size != 1 for size in config.mesh.values()):
+            _check_mesh(config)
         workdir = remote.path(args.workdir)
         lock = Lock(workdir)
     except (UsageError, OSError, pod.PodError) as error:
@@ -253,6 +258,17 @@ def _report(workdir, json_path: str | None) -> str:
         text = report.finish(directory, json_path)
         remote.copy(Path(directory) / "report", workdir / "report")
         return text.replace(directory, str(workdir))
+
+
+def _check_mesh(config: ConfigDict) -> None:
+    """UsageError for a mesh that is not of this machine's devices, or that the batches do not divide over."""
+    from synthrl_jax.policy.sharding import make_mesh
+
+    try:
+        mesh = make_mesh(**config.mesh)
+    except ValueError as error:
+        raise UsageError(f"{error}: set config.mesh") from None
+    check(config.to_dict() | {"mesh": dict(mesh.shape)})  # -1 is settled now
 
 
 def _join(args, config: ConfigDict) -> None:

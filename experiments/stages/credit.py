@@ -29,9 +29,6 @@ from synthrl_jax.policy.tokenizer import Tokenizer
 from synthrl_jax.problems.oracle import Oracle, StepVerdict, first_wrong_step, losing_step
 from synthrl_jax.problems.problem import Problem
 
-# pit rules of this stage, beside those of `assignment.PIT_RULES`: not chosen by value
-UNMEASURED = ("oracle", "random")
-
 
 def positives(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> None:
     """RFT's selection of the correct responses: distinct, diverse, at most `cap` of a problem."""
@@ -127,7 +124,7 @@ def credit(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
         by_problem[response.problem_id].append(response)
     made = {"pairs_fork": [], "pairs_solution": [], "pairs_outcome": [], "pairs_edit_distance": []}
     rows = {"weighted": [], "filtered": []}
-    limit, measured = settings["limit"], settings["pit_rule"] not in UNMEASURED
+    limit, measured = settings["limit"], settings["pit_rule"] not in crediting.UNMEASURED
     for values in usable:
         response, got = chosen[values.root_id], credits[values.root_id]
         about = {"seed": seed, "sampler": sampler}

@@ -19,11 +19,14 @@ PACKED = "packed_"
 
 
 def find_loss(word: str | Callable, loss_args: dict[str, Any]) -> Callable:
-    """The loss with its hyperparameters bound; ValueError names a hyperparameter that it does not take."""
+    """The loss with its hyperparameters bound; ValueError names one that it does not take, or that it needs and has not."""
     loss = resolve(word, LOSSES, kind="loss")
-    known = set(inspect.signature(loss).parameters) - {"logprobs", "batch", "entropy"}
-    if unknown := set(loss_args) - known:
+    _, _, *own = inspect.signature(loss).parameters.values()  # after logprobs and batch
+    known = {p.name: p for p in own if p.name != "entropy" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    if not any(p.kind == p.VAR_KEYWORD for p in own) and (unknown := set(loss_args) - set(known)):
         raise ValueError(f"loss {word} takes {sorted(known)}, not {sorted(unknown)}")
+    if missing := [name for name, p in known.items() if p.default is p.empty and name not in loss_args]:
+        raise ValueError(f"loss {word} needs loss_args for {', '.join(missing)}")
     return functools.partial(loss, **loss_args)
 
 

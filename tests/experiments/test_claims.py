@@ -26,6 +26,7 @@ def config(path, seeds=(0, 1, 2, 3, 4), split="test"):
     c.seeds, c.tune_seeds, c.evaluate.split = seeds, (0,), split
     grid = {"loss_args": {"beta": (0.1, 0.3)}, "optimizer": {"learning_rate": (1e-4, 1e-3)}}
     c.methods = {name: {"method": "rft"} if name == "rft_1" else {} for name in WORTH}
+    c.methods.dpo_outcome = {"loss_args": {"beta": 0.1}}
     c.methods.dpo_per_step = {"loss_args": {"beta": 0.1}, "grid": grid}
     return c
 

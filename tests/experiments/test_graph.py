@@ -10,8 +10,10 @@ RATES = {"optimizer": {"learning_rate": (1e-3, 2e-3)}}
 
 
 def config(**methods):
+    """The tiny config with these methods; DPO has the beta that it needs."""
     c = tiny.get_config()
-    c.methods = methods
+    beta = lambda name, entry: {"loss_args": {"beta": 0.1}} if "dpo" in entry.get("method", name) else {}  # noqa: E731
+    c.methods = {name: beta(name, entry) | entry for name, entry in methods.items()}
     return c
 
 

@@ -47,6 +47,8 @@ def small(name, sizes=(1000,), seeds=(0,), methods=("sft_continued", "rft", "dpo
     config = base.get_config()
     config.name, config.sizes, config.seeds, config.test_problems = name, sizes, seeds, 120
     config.methods = {method: {"updates": 150} for method in methods}
+    for method in {"dpo_per_step", "dpo_outcome"} & set(methods):
+        config.methods[method].loss_args = {"beta": 0.1}
     return config
 
 

@@ -105,9 +105,10 @@ def test_a_key_hangs_on_all_that_a_cell_comes_from():
 
 def test_an_evaluation_has_the_tokens_of_its_policy_and_of_all_that_it_comes_from(tmp_path):
     c = tiny.get_config()
-    rounds = {"method": "dpo_per_step", "rounds": {"count": 2, "problems": 10}}
-    c.methods = {name: {} for name in ("sft_complete", "sft_continued", "rft", "dpo_per_step")}
-    c.methods.update({"dpo_outcome": {"grid": RATES}, "again": rounds})
+    dpo = {"loss_args": {"beta": 0.3}}
+    rounds = dpo | {"method": "dpo_per_step", "rounds": {"count": 2, "problems": 10}}
+    c.methods = {name: {} for name in ("sft_complete", "sft_continued", "rft")}
+    c.methods.update({"dpo_per_step": dpo, "dpo_outcome": dpo | {"grid": RATES}, "again": rounds})
     c.tune_seeds = (0,)
     nodes = plan(c)
     results, store = ResultsFile(tmp_path / "study.json", nodes), CellStore(str(tmp_path / "run"))
