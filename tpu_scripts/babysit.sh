@@ -4,7 +4,8 @@
 #   tpu_scripts/babysit.sh [--env FILE] [--restarts 20] [--backoff 60] [--poll 20] [--dry-run] -- --config=configs/FILE.py ...
 # Each start waits longer than the one before (--backoff seconds, doubled, at most half an hour; back to the first value once a
 # run held an hour). Ends with 0 when every worker ended with 0, with 2 at once for wrong use (a restart would not help), with
-# 1 after the last restart. A worker that ended with 75 saved its state after SIGTERM: started again like any that was lost.
+# 1 after the last restart. A worker that ended with 75 saved its state after SIGTERM: started again like any that was lost. How an
+# earlier run ended says nothing of this one; only one that still runs is looked after instead (stop.sh first for other flags).
 
 OWN=1
 source "$(dirname "$0")/common.sh"
@@ -39,19 +40,28 @@ verdict() {
 
 if [[ $DRY == 1 ]]; then
   tpu_state "" "$(nodes | head -1)"
-  bring_up 2>/dev/null
+  bring_up
   "$here/status.sh" --dry-run
   exit 0
 fi
 
-# A run that goes already is looked after, not started again.
-began=$SECONDS pause=$backoff silent=0 count=-1
-found=$(verdict)
+# look: the verdict in $found; until this run has begun, what the last one left is no verdict on it.
+look() {
+  found=$(verdict)
+  case $found in
+    running) begun=1 ;;
+    done | wrong | *" ended with "*) ((begun)) || found="not begun" ;;
+  esac
+}
+
+began=$SECONDS pause=$backoff silent=0 count=-1 begun=0
+look
+((!begun)) || say "a run goes already: it is looked after"
 while :; do
   if [[ $found == "a worker does not answer" ]] && ((silent < 2)); then
     silent=$((silent + 1)) # a moment without ssh is usual, three in a row are not
     sleep "$POLL"
-    found=$(verdict)
+    look
     continue
   fi
   silent=0
@@ -72,7 +82,7 @@ while :; do
       code=0
       bring_up || code=$?
       ((code != 2)) || { say "wrong use: a restart would not help"; exit 2; }
-      ((code == 0)) || say "bringing it up failed; tried again" ;;
+      if ((code == 0)); then begun=1; else say "bringing it up failed; tried again"; fi ;;
   esac
-  found=$(verdict)
+  look
 done

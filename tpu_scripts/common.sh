@@ -6,6 +6,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 program=$(basename "$0")
 
 say() { printf '%s\n' "$*" >&2; }
+told() { [[ $DRY == 1 ]] || say "$@"; } # of what was done: nothing is in a dry run
 die() { say "$program: $*"; exit 1; }
 wrong() { say "$program: $*"; exit 2; }
 
@@ -27,7 +28,8 @@ settings() {
     wrong "no such file: $file"
   fi
   PROJECT=${PROJECT:-} ZONE=${ZONE:-} NAME=${NAME:-synthrl} TYPE=${TYPE:-} MODE=${MODE:-on-demand} SLICES=${SLICES:-1}
-  RUNTIME=${RUNTIME:-} WORKDIR=${WORKDIR:-} WAIT=${WAIT:-60} POLL=${POLL:-20} DRY=${DRY:-0} YES=${YES:-0} REST=() AFTER=()
+  RUNTIME=${RUNTIME:-} WORKDIR=${WORKDIR:-} WAIT=${WAIT:-60} POLL=${POLL:-20} REST=() AFTER=()
+  DRY=0 YES=0 # flags alone: one left in the environment must not answer a question
   while (($#)); do
     local flag=$1 value
     shift
@@ -55,6 +57,7 @@ settings() {
   [[ $SLICES =~ ^[1-9][0-9]*$ ]] || wrong "SLICES=$SLICES: a number of slices"
   [[ $SLICES == 1 || $MODE == queued* ]] || wrong "SLICES=$SLICES: several slices come as a queued resource (MODE=queued)"
   [[ $WAIT =~ ^[0-9]+$ ]] || wrong "WAIT=$WAIT: whole minutes, 0 for ever"
+  WAIT=$((10#$WAIT))
   [[ $POLL =~ ^[0-9]+(\.[0-9]+)?$ ]] || wrong "POLL=$POLL: seconds"
   where=("--project=$PROJECT" "--zone=$ZONE")
   needed gcloud "https://cloud.google.com/sdk/docs/install"
@@ -85,10 +88,13 @@ own_flags() {
   done
 }
 
-# whole NAME ...: the variables have to hold whole numbers.
+# whole NAME ...: the variables have to hold whole numbers, decimal ones (09 too).
 whole() {
   local name
-  for name in "$@"; do [[ ${!name} =~ ^[0-9]+$ ]] || wrong "--$name=${!name}: a whole number"; done
+  for name in "$@"; do
+    [[ ${!name} =~ ^[0-9]+$ ]] || wrong "--$name=${!name}: a whole number"
+    printf -v "$name" %d "$((10#${!name}))"
+  done
 }
 
 setting() {
@@ -129,11 +135,11 @@ run() {
 }
 
 # ask ANSWER COMMAND ...: its output in $answer, "" where gcloud finds no such thing; a dry run prints the command and
-# takes ANSWER instead. Other errors end the script with what gcloud said.
+# takes ANSWER instead, and says so. Other errors end the script with what gcloud said.
 ask() {
   local assumed=$1 errors
   shift
-  if [[ $DRY == 1 ]]; then run "$@"; answer=$assumed; return; fi
+  if [[ $DRY == 1 ]]; then run "$@"; say "# assumed: ${assumed:-there is none}"; answer=$assumed; return; fi
   errors=$(mktemp)
   if ! answer=$("$@" 2>"$errors"); then
     if grep -q -i -E 'NOT_FOUND|not found' "$errors"; then
@@ -172,11 +178,13 @@ attempt() {
   return "$status"
 }
 
-# on_workers WORKER COMMAND: run a command on one worker or `all` of each node.
+# on_workers WORKER COMMAND [NODE ...]: run a command on one worker or `all` of each node.
 on_workers() {
-  local node status=0
-  for node in $(nodes); do
-    run gcloud compute tpus tpu-vm ssh "$node" "${where[@]}" "--worker=$1" "--command=$2" --quiet || status=$?
+  local worker=$1 command=$2 node status=0
+  shift 2
+  local on="$*"
+  for node in ${on:-$(nodes)}; do
+    run gcloud compute tpus tpu-vm ssh "$node" "${where[@]}" "--worker=$worker" "--command=$command" --quiet || status=$?
   done
   return "$status"
 }

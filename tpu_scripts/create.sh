@@ -26,18 +26,37 @@ create_now() {
     ${spot[@]+"${spot[@]}"} --quiet
 }
 
+# in_time SINCE: stop after WAIT minutes.
+in_time() {
+  ((WAIT == 0 || SECONDS - $1 < 60 * WAIT)) || die "$NAME is still $answer after $WAIT minutes$(reason); the same command goes on waiting"
+}
+
+# settled QUESTION ...: what is being stopped or deleted is waited for; then it can be started, or made anew.
+settled() {
+  local before="" start=$SECONDS
+  while "$@" ""; do
+    case $answer in STOPPING | DELETING) ;; *) return 0 ;; esac
+    [[ $answer == "$before" ]] || say "$NAME: $answer, waiting for its end"
+    before=$answer
+    in_time "$start"
+    sleep "$POLL"
+  done
+}
+
 # wait_for STATE QUESTION ...: poll until the answer is STATE, telling each change.
 wait_for() {
   local wanted=$1 before="" start=$SECONDS
   shift
+  [[ $DRY != 1 ]] || say "# until it is $wanted the next command every $POLL s; of a queued request also one that asks for the reason"
   while "$@" "$wanted" && [[ $answer != "$wanted" ]]; do
     [[ $answer == "$before" ]] || say "$NAME: ${answer:-gone}, waiting for $wanted$(reason)"
     before=$answer
     case $answer in
       FAILED) explain "$(reason)"; die "$NAME is $answer$(reason); the same command again makes a new one" ;;
+      STOPPED) die "$NAME is $answer; the same command again $([[ $MODE == queued* ]] && echo "makes a new one" || echo "starts it")" ;;
       SUSPENDED | PREEMPTED | TERMINATED | DELETING | "") die "$NAME is ${answer:-gone}$(reason); the same command again makes a new one" ;;
     esac
-    ((WAIT == 0 || SECONDS - start < 60 * WAIT)) || die "$NAME is still $answer after $WAIT minutes$(reason); the same command goes on waiting"
+    in_time "$start"
     sleep "$POLL"
   done
 }
@@ -59,14 +78,14 @@ ask_node() { tpu_state "$1" "$node"; }
 node=$(nodes | head -1)
 
 if [[ $MODE == queued* ]]; then
-  queued_state ""
+  settled queued_state
   case $answer in
     "") create_queued ;;
     ACTIVE)
       for node in $(nodes); do
         ask_node READY
         case $answer in # what is being started or repaired is waited for
-          "" | PREEMPTED | TERMINATED | STOPPED) remove_queued; create_queued; break ;;
+          "" | PREEMPTED | TERMINATED | STOPPED | SUSPENDED) remove_queued; create_queued; break ;;
         esac
       done ;;
     FAILED) say "the earlier request failed$(reason)"; remove_queued; create_queued ;;
@@ -74,14 +93,14 @@ if [[ $MODE == queued* ]]; then
   esac
   wait_for ACTIVE queued_state
 else
-  ask_node ""
+  settled ask_node
   case $answer in
     "") create_now ;;
-    PREEMPTED | TERMINATED) say "$NAME is $answer: made anew"
+    PREEMPTED | TERMINATED | SUSPENDED | FAILED) say "$NAME is $answer: made anew"
       run gcloud compute tpus tpu-vm delete "$NAME" "${where[@]}" --quiet
       create_now ;;
     STOPPED) run gcloud compute tpus tpu-vm start "$NAME" "${where[@]}" ;;
   esac
 fi
 for node in $(nodes); do wait_for READY ask_node; done
-say "$NAME is ready: $TYPE in $ZONE"
+told "$NAME is ready: $TYPE in $ZONE"

@@ -5,16 +5,23 @@
 
 source "$(dirname "$0")/common.sh"
 settings "$@"
-if [[ $MODE == queued* ]]; then queued_state ACTIVE; else tpu_state READY "$NAME"; fi
-[[ -n $answer ]] || { say "$NAME does not exist"; exit 0; }
+
+# Both kinds are looked for, whatever MODE says: what is not found goes on costing.
+if [[ $MODE == queued* ]]; then queued_state ACTIVE; else queued_state ""; fi
+request=$answer found=${answer:+request $answer} made=()
+for node in $(nodes); do
+  tpu_state READY "$node"
+  [[ -z $answer ]] || { made+=("$node"); found+="${found:+, }$node $answer"; }
+done
+[[ -n $found ]] || { say "$NAME does not exist"; exit 0; }
 if [[ $YES != 1 && $DRY != 1 ]]; then
-  printf 'Delete %s (%s, %s) in %s? Type its name: ' "$NAME" "$TYPE" "$answer" "$PROJECT" >&2
+  printf 'Delete %s (%s, %s) in %s? Type its name: ' "$NAME" "$TYPE" "$found" "$PROJECT" >&2
   read -r reply || reply=""
   [[ $reply == "$NAME" ]] || { say "nothing was deleted"; exit 1; }
 fi
-if [[ $MODE == queued* ]]; then
-  attempt gcloud compute tpus queued-resources delete "$NAME" "${where[@]}" --force --quiet
-else
-  attempt gcloud compute tpus tpu-vm delete "$NAME" "${where[@]}" --quiet
-fi
-[[ $DRY == 1 ]] || say "$NAME is deleted"
+[[ -z $request ]] || attempt gcloud compute tpus queued-resources delete "$NAME" "${where[@]}" --force --quiet
+for node in ${made[@]+"${made[@]}"}; do
+  [[ -z $request ]] || { tpu_state "" "$node"; [[ -n $answer ]] || continue; } # a request takes its own with it
+  attempt gcloud compute tpus tpu-vm delete "$node" "${where[@]}" --quiet
+done
+told "$NAME is deleted"

@@ -2,7 +2,7 @@
 # The same life cycle on Google Kubernetes Engine, over xpk (`pip install xpk`): it queues, restarts after preemption, collects logs.
 #
 #   tpu_scripts/gke.sh create|run|status|logs|stop|delete [--env FILE] [--restarts 20] [--dry-run] [-- --config=configs/FILE.py ...]
-# NAME is the cluster and the workload. The pods install the package themselves, from the files that xpk sends.
+# NAME is the cluster and the workload. The pods install the package themselves, from the files that xpk sends: all of this directory.
 
 action=""
 if [[ ${1:-} != -* && $# != 0 ]]; then action=$1; shift; fi
@@ -25,10 +25,11 @@ case $action in
   run)
     [[ -n $WORKDIR ]] || wrong "WORKDIR is not set: gs://BUCKET/NAME"
     ((${#AFTER[@]})) || wrong "say what to run: tpu_scripts/gke.sh run -- --config=configs/FILE.py"
+    [[ ! -d $here/../models ]] || say "models/ goes into the image, with all its weights: better in a bucket alone"
     words=$(quoted "$WORKDIR" "${AFTER[@]}")
     run xpk workload create "${cluster[@]}" "--workload=$NAME" "--tpu-type=$TYPE" "--num-slices=$SLICES" \
       --base-docker-image=python:3.11 "--script-dir=$here/.." "--max-restarts=$restarts" \
-      "--command=pip install -q '.[tpu]' && python -u -m experiments.run --distributed=auto --workdir=${words% }" ;;
+      "--command=pip install -q '.[tpu]' && ${ENVIRONMENT:+env $ENVIRONMENT }python -u -m experiments.run --distributed=auto --workdir=${words% }" ;;
   status) run xpk workload list "${cluster[@]}" "--filter-by-job=$NAME" ;;
   logs) run kubectl logs --all-containers --prefix --tail=50 "--selector=jobset.sigs.k8s.io/jobset-name=$NAME" ;;
   stop) run xpk workload delete "${cluster[@]}" "--workload=$NAME" ;;

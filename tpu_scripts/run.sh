@@ -11,4 +11,4 @@ settings "$@"
 
 words=$(quoted "$WORKDIR" "${AFTER[@]}")
 on_workers all "${ENVIRONMENT:+env $ENVIRONMENT }$remote start ${words% }" || die "not every worker started: tpu_scripts/status.sh tells which"
-say "started; tpu_scripts/status.sh, logs.sh and attach.sh look on"
+told "started; tpu_scripts/status.sh, logs.sh and attach.sh look on"

@@ -18,7 +18,7 @@ on_workers all "$unpack" || die "setup failed on a worker: its last lines are ab
 
 if [[ $DRY == 1 ]]; then on_workers all "$remote chips"; exit; fi
 found=$(on_workers all "$remote chips") || die "a worker cannot count its chips: $found"
-lines=$(grep -E '^[^ ]+ chips [0-9]+$' <<<"$found" | sort)
+lines=$(grep -E '^[^ ]+ chips [0-9]+$' <<<"$found" | sort || true)
 counts=$(awk '{print $3}' <<<"$lines" | sort | uniq -c | sort -rn)
 [[ -n $lines ]] || die "no worker said how many chips it sees: $found"
 if (($(wc -l <<<"$counts") > 1)); then

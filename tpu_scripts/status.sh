@@ -13,4 +13,10 @@ for node in $(nodes); do
   [[ $answer == READY ]] || ready=0
 done
 ((ready)) || exit 0
-on_workers all "$if_set_up $remote status" || die "not every worker answers: preempted, or under maintenance? tpu_scripts/babysit.sh would see to it"
+code=0
+for node in $(nodes); do
+  { said=$(on_workers all "$if_set_up $remote status" "$node" 2>&1 >&3) || code=1; } 3>&1
+  [[ -z $said ]] || say "$said"
+  sed -n "s/.*worker \([0-9][0-9]*\) failed.*/$node-w-\1 silent | no answer by ssh/p" <<<"$said"
+done
+((code == 0)) || die "not every worker answers: preempted, or under maintenance? tpu_scripts/babysit.sh would see to it"

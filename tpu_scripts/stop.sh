@@ -5,6 +5,10 @@
 
 source "$(dirname "$0")/common.sh"
 settings "$@"
-tpu_state READY "$(nodes | head -1)"
-[[ $answer == READY ]] || { say "$NAME is ${answer:-absent}: nothing runs there"; exit 0; }
-on_workers all "$if_set_up $remote stop" || die "not every worker stopped: tpu_scripts/status.sh tells which"
+up=()
+for node in $(nodes); do
+  tpu_state READY "$node"
+  if [[ $answer == READY ]]; then up+=("$node"); else say "$node is ${answer:-absent}: nothing runs there"; fi
+done
+((${#up[@]})) || exit 0
+on_workers all "$if_set_up $remote stop" "${up[@]}" || die "not every worker stopped: tpu_scripts/status.sh tells which"

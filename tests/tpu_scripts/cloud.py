@@ -24,7 +24,7 @@ echo "hello from $(hostname)"
 class Cloud:
     def __init__(self, directory: Path):
         self.fake, self.bin = directory / "fake", directory / "bin"
-        self.workdir = directory / "bucket"
+        self.workdir, self.more = directory / "bucket", {}  # more: variables of the laptop's environment
         for place in (self.fake, self.bin):
             place.mkdir()
         self.env_file = directory / "tpu.env"
@@ -48,7 +48,13 @@ class Cloud:
         kept = {name: os.environ[name] for name in ("LANG",) if name in os.environ}
         kept["TMPDIR"] = str(self.fake)  # setup's archive: tests side by side would write the same file
         path = f"{BIN}:{os.environ['PATH']}"
-        return {**kept, "PATH": path, "HOME": str(self.fake), "FAKE": str(self.fake), "TPU_ENV": str(self.env_file)}
+        return {
+            **kept,
+            "PATH": path,
+            "HOME": str(self.fake),
+            "FAKE": str(self.fake),
+            "TPU_ENV": str(self.env_file),
+        } | self.more
 
     def start(self, script: str, *flags: str, **options):
         return subprocess.Popen(

@@ -63,6 +63,17 @@ def test_it_looks_after_a_run_that_goes_already(cloud):
     assert set(verbs(cloud.calls())) <= {"tpu-vm describe", "tpu-vm ssh"}
 
 
+def test_how_an_earlier_run_ended_is_no_verdict_on_this_one(cloud):
+    """Flags that were wrong, and are corrected; and a small run first, then the real one."""
+    cloud.program("python", "[[ $* == *wrong* ]] && exit 2; exit 0")
+    cloud.call("babysit.sh", *ARGUMENTS[:-1], "--config=configs/wrong.py", code=2)
+    cloud.call("babysit.sh", *ARGUMENTS[:-1], "--config=configs/small.py")
+    cloud.call("babysit.sh", *ARGUMENTS[:-1], "--config=configs/real.py")
+    for i in range(2):
+        begun = [line.split("/")[-1] for line in (cloud.home(i) / "started").read_text().splitlines()]
+        assert begun == ["wrong.py", "small.py", "real.py"]
+
+
 def test_wrong_use_is_not_repeated(cloud):
     cloud.program("python", "echo error: no such field; exit 2")
     done = cloud.call("babysit.sh", *ARGUMENTS, code=2)
@@ -87,6 +98,21 @@ def test_a_tpu_that_cannot_be_had_is_asked_for_again_and_wrong_use_is_not(cloud)
     assert verbs(cloud.calls()).count("tpu-vm create") == 3
     done = cloud.call("babysit.sh", "--type=v3-8", *ARGUMENTS, code=2)
     assert "wrong use" in done.stderr and verbs(cloud.calls()).count("tpu-vm create") == 0
+    dry = cloud.call("babysit.sh", "--dry-run", "--type=v3-8", *ARGUMENTS, code=2)
+    assert "TYPE=v3-8" in dry.stderr
+
+
+def test_each_start_waits_longer_than_the_one_before_up_to_half_an_hour(cloud):
+    """Numbers are decimal, also with a nought before them."""
+    (cloud.fake / "tools").mkdir()
+    (cloud.fake / "tools/sleep").write_text('#!/bin/sh\necho "$1" >>"$FAKE/slept"\n')
+    (cloud.fake / "tools/sleep").chmod(0o755)
+    cloud.more["PATH"] = f"{cloud.fake / 'tools'}:{cloud.environment['PATH']}"
+    cloud.script(create_error="quota")
+    done = cloud.call("babysit.sh", "--restarts=05", "--backoff=0300", *ARGUMENTS[2:], code=1)
+    assert "gave up after 5 restarts" in done.stderr
+    slept = [line for line in (cloud.fake / "slept").read_text().split() if len(line) > 2 and "." not in line]
+    assert slept == ["300", "600", "1200", "1800", "1800"]
 
 
 def test_a_worker_that_is_silent_is_not_a_run_that_is_done(cloud):

@@ -163,12 +163,24 @@ def test_a_refusal_is_shown_with_what_to_do(cloud, error, advice):
 
 
 @pytest.mark.parametrize(
-    "state, expected", [("PREEMPTED", ["tpu-vm delete", "tpu-vm create"]), ("STOPPED", ["tpu-vm start"])]
+    "states, expected",
+    [
+        (("PREEMPTED",), ["tpu-vm delete", "tpu-vm create"]),
+        (("STOPPED",), ["tpu-vm start"]),
+        (("STOPPING", "STOPPING", "STOPPED"), ["tpu-vm start"]),
+    ],
 )
-def test_create_brings_back_what_was_lost(ready, state, expected):
-    ready.states(state)
+def test_create_brings_back_what_was_lost(ready, states, expected):
+    ready.states(*states)
     ready.call("create.sh")
     assert [verb for verb in verbs(ready.calls()) if verb != "tpu-vm describe"] == expected
+
+
+def test_what_is_lost_while_it_is_waited_for_is_told_at_once_and_brought_back_by_the_same_command(ready):
+    for lost, found in [("STOPPED", "starts it"), ("SUSPENDED", "makes a new one")]:
+        ready.states("STARTING", lost)
+        assert f"pod is {lost}" in (said := ready.call("create.sh", code=1).stderr) and found in said
+        ready.call("create.sh")
 
 
 def test_a_suspended_request_is_made_anew(cloud):
@@ -218,12 +230,27 @@ def test_a_slice_under_maintenance_is_waited_for_and_a_preempted_one_made_anew(c
     cloud.states("REPAIRING", "REPAIRING", "READY", node="pod-1")
     assert "maintenance" in cloud.call("create.sh", *flags).stderr
     assert set(verbs(cloud.calls())) == {"tpu-vm describe", "queued-resources describe"}
-    cloud.states("PREEMPTED", node="pod-1")
+    for lost in ("PREEMPTED", "SUSPENDED"):
+        cloud.states(lost, node="pod-1")
+        cloud.call("create.sh", *flags)
+        made = [v for v in verbs(cloud.calls()) if "describe" not in v]
+        assert made == ["queued-resources delete", "queued-resources create"]
+
+
+def test_a_dry_run_says_what_it_takes_for_granted(ready):
+    """On a TPU that is there it prints what a first time would call."""
+    said = ready.call("create.sh", "--dry-run").stderr
+    assert "# assumed: there is none" in said and "# assumed: READY" in said and "is ready" not in said
+    assert "asks for the reason" in ready.call("create.sh", "--dry-run", "--mode=queued").stderr
+
+
+def test_stop_reaches_the_slices_that_are_there(cloud):
+    flags = ("--mode=queued", "--slices=2")
     cloud.call("create.sh", *flags)
-    assert [v for v in verbs(cloud.calls()) if "describe" not in v] == [
-        "queued-resources delete",
-        "queued-resources create",
-    ]
+    cloud.states("PREEMPTED", node="pod-0")
+    cloud.calls()
+    assert "pod-0 is PREEMPTED" in cloud.call("stop.sh", *flags).stderr
+    assert [call[5] for call in cloud.calls() if "ssh" in call] == ["pod-1"]
 
 
 def test_a_request_that_failed_for_quota_says_what_to_do(cloud):
@@ -247,7 +274,8 @@ def test_what_is_sent_is_what_git_tracks_or_would(tmp_path):
     checkout, link = tmp_path / "checkout", tmp_path / "elsewhere"
     (checkout / "tpu_scripts").mkdir(parents=True)
     (checkout / "tpu_scripts/pack.sh").write_bytes((ROOT / "tpu_scripts/pack.sh").read_bytes())
-    for name in ("tracked.py", "gone.py", "new config.py", "notes.tmp"):
+    (checkout / "models").mkdir()
+    for name in ("tracked.py", "gone.py", "new config.py", "notes.tmp", "models/weights.safetensors"):
         (checkout / name).write_text(name)
     (checkout / ".gitignore").write_text("*.tmp\n")
     link.symlink_to(checkout / "tpu_scripts")
@@ -272,6 +300,8 @@ def test_workers_that_see_unlike_numbers_of_chips_are_named(cloud):
     assert "not 4: pod-w-2 (3)" in cloud.call("setup.sh", code=1).stderr
     cloud.script(workers=4, common={"SYNTHRL_CHIPS": "0"})
     assert "no worker sees a chip" in cloud.call("setup.sh", code=1).stderr
+    cloud.script(workers=4, common={"SYNTHRL_CHIPS": "?"})
+    assert "no worker said how many chips it sees" in cloud.call("setup.sh", code=1).stderr
 
 
 def test_an_old_python_is_replaced_by_one_that_uv_brings(cloud):
@@ -318,6 +348,15 @@ def test_status_tells_how_each_worker_ended_and_stop_ends_them(ready):
     assert "running" not in ready.call("status.sh").stdout
 
 
+def test_a_worker_that_does_not_answer_has_its_line(ready):
+    ready.script(workers=3, ssh_fails={"1": "status"})
+    ready.call("create.sh", "--name=trio")
+    done = ready.call("status.sh", "--name=trio", code=1)
+    words = [line.split()[:2] for line in done.stdout.splitlines()]
+    assert words == [["trio:", "READY"], ["trio-w-0", "absent"], ["trio-w-2", "absent"], ["trio-w-1", "silent"]]
+    assert "not every worker answers" in done.stderr and "Connection refused" in done.stderr
+
+
 def test_a_gcs_log_is_copied_with_gcloud(ready):
     ready.program("python", "exit 0")
     ready.call("run.sh", "--workdir=gs://bucket/run", *ARGUMENTS)
@@ -333,6 +372,25 @@ def test_delete_asks_first(ready):
     assert "does not exist" in ready.call("delete.sh", "--yes").stderr
 
 
+def test_delete_asks_also_where_the_environment_says_yes(ready):
+    ready.more["YES"] = "1"
+    with ready.env_file.open("a") as file:
+        file.write("YES=1\n")
+    ready.call("delete.sh", stdin="", code=1)
+    assert "tpu-vm delete" not in verbs(ready.calls())
+
+
+@pytest.mark.parametrize("made, asked", [("on-demand", "queued"), ("queued", "on-demand"), ("queued", "queued")])
+def test_delete_finds_what_was_made_in_either_way(cloud, made, asked):
+    cloud.call("create.sh", f"--mode={made}")
+    cloud.calls()
+    dry = printed(cloud.call("delete.sh", f"--mode={asked}", "--dry-run").stdout)
+    cloud.call("delete.sh", f"--mode={asked}", "--yes")
+    if made == asked:
+        assert cloud.calls() == dry
+    assert list((cloud.fake / "nodes").glob("*")) == []
+
+
 def test_attach_opens_the_session_of_a_worker(ready):
     ready.call("attach.sh", "--worker=1")
     assert ready.calls()[0][-7:] == ["--worker=1", "--", "-t", "tmux", "attach", "-t", "synthrl"]
@@ -345,6 +403,13 @@ def test_gke_calls_what_its_dry_run_printed(cloud, action):
     cloud.call("gke.sh", *flags, stdin="pod\n")
     calls = cloud.calls()
     assert calls[0][0] in ("xpk", "kubectl") and calls[0] == dry[0]
+
+
+def test_gke_gives_the_run_its_environment(cloud):
+    with cloud.env_file.open("a") as file:
+        file.write('ENVIRONMENT="WANDB_MODE=offline A=1"\n')
+    cloud.call("gke.sh", "run", *ARGUMENTS)
+    assert "&& env WANDB_MODE=offline A=1 python -u -m experiments.run" in cloud.calls()[0][-1]
 
 
 def test_a_run_that_ends_at_once_leaves_its_code(tmp_path):
