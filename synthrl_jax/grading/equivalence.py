@@ -8,7 +8,7 @@ expressions are compared exactly modulo primes where they are rational (`modular
 import functools
 import re
 
-from synthrl_jax.grading import answers, extract, grammar, limits, numbers, words
+from synthrl_jax.grading import answers, extract, grammar, limits, numbers, numerals, words
 from synthrl_jax.grading.boxes import boxes, joined
 from synthrl_jax.grading.nodes import Node, Unreadable
 from synthrl_jax.grading.tidy import tidy
@@ -86,7 +86,7 @@ def _decide(a: str, b: str) -> bool:
         return verdict
     if words.same_words(a, b) or _same_choice(a, b) or _same_choice(b, a):
         return True
-    first, second = _node(words.numeral(a) or a), _node(words.numeral(b) or b)
+    first, second = _node(numerals.rewritten(a) or a), _node(numerals.rewritten(b) or b)
     if first is None or second is None:
         return False
     return answers.same(first, second, limits.Budget())

@@ -199,7 +199,7 @@ class _Parser:
             elif kind == "number":
                 if self.peek(-1).kind == "number" or (self.peek(-1).kind in ("word", "text") and node[0] != "text"):
                     raise Unreadable("two numbers side by side")
-                if node[0] == "text" and words.BOUNDING & set(node[1].lower().split()):
+                if node[0] == "text" and words.turns(node[1]):
                     raise Unreadable(f"a number after {node[1]!r}")
                 node = self.factor() if node[0] == "text" else times(node, self.factor())
             else:

@@ -297,7 +297,9 @@ def _textual(command: str, content: str, gap: bool, found: list[Token]) -> None:
     elif not bare:
         found.extend(Token(c, c, gap) for c in content if c in ",;()")
     elif (joint := lowered.split()) and joint[0] in ("and", "or") and len(joint) > 1:
-        found.append(Token(joint[0], joint[0], gap))
+        found += [Token(joint[0], joint[0], gap), Token("text", content.split(None, 1)[1], True)]
+    elif lowered in words.SIGNS:
+        found.append(Token("-", "-", gap))
     else:
         found.append(Token("text", content, gap))
 
@@ -315,6 +317,8 @@ def split(run: str, gap: bool) -> list[Token]:
         return [Token("name", run, gap)]
     if lowered in ("and", "or"):
         return [Token(lowered, lowered, gap)]
+    if lowered in words.SIGNS:
+        return [Token("-", "-", gap)]
     if run == "equals":
         return [Token("relation", "=", gap)]
     if run in ("U", "cup", "union"):
@@ -331,6 +335,8 @@ def split(run: str, gap: bool) -> list[Token]:
                 return split(before, gap) + split(after, False)
     if run.startswith(("pi", "ln")) and len(run) == 3:
         return split(run[:2], gap) + split(run[2:], False)
+    if len(run) > 2 and run.isupper():  # an order of letters, points of a figure: no product
+        return [Token("name", run, gap)]
     if _is_product(run):
         return [Token("name", c, gap and i == 0) for i, c in enumerate(run)]
     return [Token("word", run, gap)]
@@ -339,8 +345,6 @@ def split(run: str, gap: bool) -> list[Token]:
 def _is_product(run: str) -> bool:
     if len(run) == 2:
         return run.lower() not in words.SHORT
-    if run.isupper() and len(run) <= 4:  # points of a figure
-        return True
     return len(run) == 3 and not set(run.lower()) & set("eou") and run not in words.TURNING and not _is_common(run)
 
 

@@ -50,7 +50,9 @@ def units(parser, node: Node) -> Node:
             word = word.strip(".,;:()-")
             if word in words.MULTIPLES:
                 node = times(node, ("number", Fraction(words.MULTIPLES[word]), None, word))
-            elif word in words.TURNING:
+            elif (under := words.parts(word)) and word != "quarters":  # of a year, or coins
+                node = ("div", node, ("number", Fraction(under), None, word))
+            elif word in words.TURNING or word in words.PARTS:
                 raise Unreadable(f"a number followed by {word!r}")
         unit_power(parser)
     return node

@@ -20,18 +20,27 @@ MULTIPLES = {
 # words after a number that change what it says: the text is then no number with a unit
 TURNING = frozenset(
     """less more than not no squared cubed half over plus minus times divided between to through except least most below
-    above under greater fewer or and cannot isn isnt never am pm a.m p.m noon midnight""".split()
+    above under greater fewer or and cannot isn isnt never am pm a.m p.m noon midnight wrong incorrect false
+    point""".split()
 )
-# words before a number that change what it says: "not 5", "at least 5"
+# words before a number that change what it says: "not 5", "at least 5", "half of 5"
 BOUNDING = frozenset(
-    "not isn never cannot least most more less fewer greater than except under over above below".split()
+    """not isn never cannot least most more less fewer greater than except under over above below without before after
+    half third quarter twice thrice double triple square squared cube cubed root log logarithm reciprocal inverse opposite
+    multiple multiples factor factors divisor divisors divisible power times plus point per by""".split()
 )
+# "a total of 5" is 5; other words and "of" are not
+_SUMMED = frozenset("total value amount answer cost price length area volume distance speed".split())
+SIGNS = frozenset(("negative", "minus"))
 SHORT = frozenset("is in on at to of no or so if it be by an as we he my up do go us am".split())
 _SMALL = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
 eighteen nineteen""".split()
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 NUMERALS = {word: n for n, word in enumerate(_SMALL)} | {word: 10 * n for n, word in enumerate(_TENS, 2)}
-NUMERALS |= {f"{tens}-{_SMALL[n]}": NUMERALS[tens] + n for tens in _TENS for n in range(1, 10)}
+# names of the parts of a whole, in the singular; no "second", which is a unit of time
+PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12}
+PARTS |= {word + "th": n for n, word in enumerate(_SMALL) if n in (6, 7, 10, 11, 16)}
+PARTS |= {"twentieth": 20, "hundredth": 10**2, "thousandth": 10**3, "millionth": 10**6}
 
 _PIECES = re.compile(r"[^\W\d_]+|[0-9]+(?:\.[0-9]+)?|[^\s\w]|_")
 _WRAPPED = re.compile(
@@ -40,13 +49,32 @@ _WRAPPED = re.compile(
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _LETTERS = re.compile(r"[^\W\d_]{3,}")
 _HALF_OF_DAY = re.compile(r"\b([ap])\.\s?m\b\.?", re.IGNORECASE)
+_CLOCK = re.compile(r"[0-9]\s*[ap]\.?m\b", re.IGNORECASE)
 _SILENT = frozenset("$\"'`.,;:?~\\")
 _LONE = re.compile(r"\(?([A-Za-z])\)?\.?")
 
 
+def parts(word: str) -> int | None:
+    """Into how many parts `thirds`, `hundredths` divide a whole; None for another word."""
+    return 2 if word == "halves" else PARTS.get(word[:-1]) if word.endswith("s") else None
+
+
+def turns(text: str) -> bool:
+    """Whether words before a number change what it says: `half of 5`, `five point 5`, but not `a total of 5`."""
+    said = [word.strip(".,;:()") for word in text.lower().replace("~", " ").split()]
+    if any(word in BOUNDING or word in NUMERALS or word in MULTIPLES or word in PARTS for word in said):
+        return True
+    return said[-1:] == ["of"] and said[-2:-1] not in [[word] for word in _SUMMED]
+
+
+def unwrapped(text: str) -> str:
+    r"""A text with what stands in `\text{...}` and its like as plain words."""
+    return _WRAPPED.sub(r" \1 ", text)
+
+
 def is_worded(text: str) -> bool:
-    r"""Whether a text says that it is words: `\text{...}` or a run of three letters that is no command."""
-    return bool(_WRAPPED.search(text)) or bool(_LETTERS.search(_COMMAND.sub(" ", text)))
+    r"""Whether a text says that it is words: `\text{...}`, a run of three letters that is no command, a time of day."""
+    return bool(_WRAPPED.search(text) or _LETTERS.search(_COMMAND.sub(" ", text)) or _CLOCK.search(text))
 
 
 def pieces(text: str) -> tuple[str, ...]:
@@ -74,14 +102,3 @@ def same_words(a: str, b: str) -> bool:
         return False
     found = pieces(a)
     return bool(found) and found == pieces(b)
-
-
-def numeral(text: str) -> str | None:
-    """The digits of an answer that is one numeral in words: `twelve`, `Twenty-five`, `one hundred and two`."""
-    said = _WRAPPED.sub(r" \1 ", text).lower().replace("-", " ").split()
-    if len(said) > 1 and said[1] == "hundred" and (hundreds := NUMERALS.get(said[0], 0)) in range(1, 10):
-        rest = said[3:] if said[2:3] == ["and"] else said[2:]
-        value = NUMERALS.get("-".join(rest)) if rest else 0
-        return None if value is None else str(100 * hundreds + value)
-    value = NUMERALS.get("-".join(said))
-    return None if value is None else str(value)
