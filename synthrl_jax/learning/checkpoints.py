@@ -32,7 +32,11 @@ TROUBLE = re.compile(
 
 
 class CheckpointError(OSError, ValueError):
-    """A checkpoint could not be written (those before it are intact) or read, and why."""
+    """A checkpoint could not be written, and why; those before it are intact."""
+
+
+class UnreadableError(OSError):
+    """A checkpoint cannot be read now, and why; whether it is damaged is not known. Nothing was changed: start again."""
 
 
 class Checkpoints:
@@ -89,8 +93,8 @@ class Checkpoints:
         """The newest whole state, in the shapes and shardings of `like`; None where there is none.
 
         A damaged one is passed over with a warning and deleted; where none is whole, nothing is deleted but all are renamed.
-        ValueError: a checkpoint holds other shapes. CheckpointError: one cannot be read now, as of a full memory or a
-        service that does not answer: whether it is damaged is not known.
+        ValueError: a checkpoint holds other shapes. UnreadableError: one cannot be read now, as of a full memory or a
+        service that does not answer.
         """
         damaged, found = [], None
         for step in reversed(self.steps()):
@@ -113,14 +117,18 @@ class Checkpoints:
             return
         if jax.process_index() == 0:
             for step in steps:
+                place = self.directory / str(step)
                 names = (f"damaged-{step}" + (f"-{n}" if n else "") for n in itertools.count())
-                aside = next(place for place in (self.directory / name for name in names) if not place.exists())
-                if remote.is_remote(self.directory):  # in a bucket nothing can be renamed
-                    remote.copy(self.directory / str(step), aside)
-                    remote.remove_tree(self.directory / str(step))
-                else:
-                    (self.directory / str(step)).rename(aside)
-                warnings.warn(f"no checkpoint in {self.directory} is whole: {step} is now {aside.name}", stacklevel=4)
+                aside = next(free for free in (self.directory / name for name in names) if not free.exists())
+                with contextlib.suppress(OSError):  # then saving under this number will say so
+                    if remote.is_remote(place):  # in a bucket nothing can be renamed
+                        remote.copy(place, aside)
+                        remote.remove_tree(place)
+                    else:
+                        place.rename(aside)
+                    warnings.warn(
+                        f"no checkpoint in {self.directory} is whole: {step} is now {aside.name}", stacklevel=4
+                    )
         _worst(0)  # all wait for the first
         self._manager.reload()
 
@@ -153,7 +161,7 @@ class Checkpoints:
         root = _causes(error)[-1] if error else "another process could not read it"
         reason = (str(root).strip() or type(root).__name__).splitlines()[0]
         if worst > 1:
-            raise CheckpointError(
+            raise UnreadableError(
                 f"{self.directory}: checkpoint {step} cannot be read now ({reason}); it may be whole and was left as it is"
             ) from error
         warnings.warn(f"checkpoint {step} in {self.directory} is damaged and passed over: {reason}", stacklevel=2)

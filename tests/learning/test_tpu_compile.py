@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from configs import gsm8k_llama2_7b
+
 ROOT = Path(__file__).parent.parent.parent
 needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu (extra [plan]) is not here"
@@ -21,10 +23,12 @@ ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
 }
-SEVEN = {"vocab_size": 32_000, "width": 4096, "layers": 32, "heads": 32, "mlp_width": 11_008, "dtype": "bfloat16"}
-SEVEN |= {"remat": "full", "attention": "splash", "vocab_chunk": 8192}
-SLICES = {"v5e:8x8": (64, 16e9), "v5p:2x2x4": (16, 95e9)}
-ROWS, LENGTH = 128, 640
+CONFIG = gsm8k_llama2_7b.get_config()
+TRAIN = {name: CONFIG.train[name] for name in ("remat", "attention", "vocab_chunk")}
+SEVEN = gsm8k_llama2_7b.LLAMA2_7B | TRAIN | {"dtype": "bfloat16"}
+# chips, bytes of one, mesh: the config's own, which names v5e:8x8; for the other slice its docstring says "fsdp"
+SLICES = {"v5e:8x8": (64, 16e9, CONFIG.mesh.to_dict()), "v5p:2x2x4": (16, 95e9, CONFIG.mesh.to_dict() | {"fsdp": 16})}
+ROWS, LENGTH = CONFIG.train.batch, 640
 
 
 @needs_compiler
@@ -32,8 +36,8 @@ ROWS, LENGTH = 128, 640
 @pytest.mark.parametrize("topology", SLICES)
 @pytest.mark.parametrize(("loss", "sides", "fields"), [("sft", 1, {}), ("dpo", 2, {"beta": 0.1})], ids=["sft", "dpo"])
 def test_a_7b_step_fits_a_chip_with_room_and_gathers_one_layer_at_a_time(topology, loss, sides, fields):
-    chips, memory = SLICES[topology]
-    job = {"config": SEVEN, "topology": topology, "mesh": {"data": 1, "fsdp": chips, "tensor": 1}, "loss": loss}
+    chips, memory, mesh = SLICES[topology]
+    job = {"config": SEVEN, "topology": topology, "mesh": mesh, "loss": loss}
     job |= {"sides": sides, "loss_args": fields, "rows": ROWS * sides, "length": LENGTH, "micro": 1}
     command = [sys.executable, str(Path(__file__).with_name("compile_job.py")), json.dumps(job)]
     done = subprocess.run(command, env={**os.environ, **ENVIRONMENT}, cwd=ROOT, capture_output=True, text=True)
