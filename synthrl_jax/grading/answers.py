@@ -117,6 +117,10 @@ def _is_set(node: Node) -> bool:
     return node[0] == "set" and len(node[1]) != 1
 
 
+def _is_infinite(node: Node) -> bool:
+    return node == ("constant", "inf") or (node[0] == "neg" and _is_infinite(node[1]))
+
+
 def _is_whole_set(node: Node) -> bool:
     return node[0] == "opaque" and node[1] == "reals"
 
@@ -189,9 +193,11 @@ def _same_lists(a: Node, b: Node, budget: limits.Budget) -> bool:
     if first is not None and second is not None and set(first) == set(second):
         return all(equal(first[name], second[name]) for name in first)
     if a[0] == "seq" or b[0] == "seq":
-        bare = b if a[0] == "seq" else a
+        bracketed, bare = (a, b) if a[0] == "seq" else (b, a)
         if bare[0] == "list" and bare[2] == "or":  # alternatives are no point
             return False
+        if len(bracketed[3]) == 2 and (bracketed[1:3] != ("(", ")") or any(map(_is_infinite, bracketed[3]))):
+            return False  # an interval
         return bare[0] != "set" and len(xs) == len(ys) and all(map(equal, xs, ys))
     if a[0] == "matrix" or b[0] == "matrix":
         return False
@@ -254,12 +260,20 @@ def _same_relations(a: Node, b: Node, budget: limits.Budget) -> bool:
         return first is not None and second is not None and realset.equal(first, second)
     if len(a[2]) == len(b[2]) == 1 and _same_single(a, b, budget):
         return True
-    if a[2] == b[2] and all(same(x, y, budget) for x, y in zip(a[1], b[1])):
-        return True
+    for other in (b, _turned(b)):
+        if a[2] == other[2] and all(same(x, y, budget) for x, y in zip(a[1], other[1])):
+            return True
     first, second = assigned(a), assigned(b)
     if first is not None and second is not None:
         return _same_target(first, second) and same(first[1], second[1], budget)
     return _same_inequalities(a, b, budget)
+
+
+def _turned(node: Node) -> Node:
+    """A chain of inequalities read from its end: `A > B > C` is `C < B < A`."""
+    if len(node[2]) < 2 or any(op not in _ORDER for op in node[2]):
+        return node
+    return ("rel", node[1][::-1], [realset.FLIPPED[op] for op in node[2][::-1]])
 
 
 def _same_target(first: tuple, second: tuple) -> bool:
@@ -288,7 +302,7 @@ def _same_single(a: Node, b: Node, budget: limits.Budget) -> bool:
 
 
 def _same_inequalities(a: Node, b: Node, budget: limits.Budget) -> bool:
-    first, second = realset.variable(a), realset.variable(b)
+    first, second = realset.subject(a), realset.subject(b)
     if first is None or second is None or not same(first, second, budget):
         return False
     x, y = realset.pieces(a, budget), realset.pieces(b, budget)

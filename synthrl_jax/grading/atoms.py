@@ -4,13 +4,18 @@ from synthrl_jax.grading.nodes import Node, Unreadable, number_node, repeating
 
 
 def number(parser) -> Node:
-    r"""A literal, with repeating digits (`0.\overline{3}`) or a base (`101_2`)."""
+    r"""A literal, with repeating digits (`0.\overline{3}`, `0.(3)`) or a base (`101_2`)."""
     text = parser.take("number").text
     if parser.peek().kind == "overline" or (parser.peek().kind == "bar" and "." in text):
         digits = parser.peek(2).text if parser.peek(1).kind == "{" and parser.peek(3).kind == "}" else ""
         if "." in text and digits.isdigit():
             parser.at += 4
             return repeating(text, digits)
+    if text.endswith(".") and parser.peek().kind == "(" and parser.peek(2).kind == ")":  # "0.(3)"
+        digits = parser.peek(1)
+        if digits.kind == "number" and digits.text.isdigit():
+            parser.at += 3
+            return repeating(text, digits.text)
     if parser.peek().kind == "_":
         base = parser.peek(2) if parser.peek(1).kind == "{" else parser.peek(1)
         length = 4 if parser.peek(1).kind == "{" else 2

@@ -5,9 +5,9 @@ from functools import total_ordering
 
 from synthrl_jax.grading import limits
 from synthrl_jax.grading.evaluate import Matrix, NoValue, evaluate
-from synthrl_jax.grading.identity import is_closed, names
+from synthrl_jax.grading.identity import is_closed, is_value, names
 from synthrl_jax.grading.modular import NotRational, Undefined, exact
-from synthrl_jax.grading.nodes import Node
+from synthrl_jax.grading.nodes import Node, number_node
 from synthrl_jax.grading.numeric import Numeric, context
 
 
@@ -90,6 +90,10 @@ def complement(pieces: list[Piece]) -> list[Piece]:
     return merged(result)
 
 
+def _zero() -> End:
+    return End(Fraction(0), context().zero)
+
+
 def _is_infinite(point: End) -> bool:
     return point in _ends()
 
@@ -105,7 +109,7 @@ def equal(a: list[Piece], b: list[Piece]) -> bool:
     return len(a) == len(b) and all(p == q for p, q in zip(a, b))
 
 
-_FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "!=": "!=", "=": "="}
+FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "!=": "!=", "=": "="}
 
 
 def half_line(op: str, point: End) -> list[Piece]:
@@ -174,6 +178,41 @@ def variable(node: Node) -> Node | None:
     return open_sides[0] if len(open_sides) == 1 else None
 
 
+def subject(node: Node) -> Node | None:
+    """The name that a chain of inequalities is about: `x` of `1 < 2x < 3` and of `|x - 1| < 2`."""
+    about = variable(node)
+    if about is not None and about[:2] == ("call", "abs") and len(about[2]) == 1:
+        about = about[2][0]
+    found = None if about is None else isolated(about)
+    return None if found is None else found[2]
+
+
+_ONE, _NONE = number_node("1"), number_node("0")
+
+
+def isolated(node: Node) -> tuple[Node, Node, Node] | None:
+    """(factor, summand, name) of a node that is factor * name + summand, both closed; None for any other."""
+    op = node[0]
+    if _is_simple(node):
+        return _ONE, _NONE, node
+    if op == "neg":
+        found = isolated(node[1])
+        return found and (("neg", found[0]), ("neg", found[1]), found[2])
+    if op == "div" and is_closed(node[2]) and is_value(node[2]):
+        found = isolated(node[1])
+        return found and (("div", found[0], node[2]), ("div", found[1], node[2]), found[2])
+    if op not in ("add", "mul"):
+        return None
+    around, inside = [], []
+    for item in node[1]:
+        (around if is_closed(item) else inside).append(item)
+    if len(inside) != 1 or not all(map(is_value, around)) or (found := isolated(inside[0])) is None:
+        return None
+    if op == "add":
+        return found[0], ("add", [found[1], *around]), found[2]
+    return ("mul", [found[0], *around]), ("mul", [found[1], *around]), found[2]
+
+
 def _relation(node: Node, budget: limits.Budget) -> list[Piece] | None:
     _, sides, ops = node
     if ops == ["in"]:
@@ -181,9 +220,16 @@ def _relation(node: Node, budget: limits.Budget) -> list[Piece] | None:
     if (distance := _distance(sides, ops)) is not None:
         return pieces(distance, budget)
     about = variable(node)
-    if about is None or any(op not in _FLIPPED for op in ops) or len(sides) > 3 or not _is_simple(about):
+    if about is None or any(op not in FLIPPED for op in ops) or len(sides) > 3:
+        return None
+    found = isolated(about)
+    factor = None if found is None else end(found[0], budget)
+    if factor is None or factor == _zero() or _is_infinite(factor):
         return None
     at = next(i for i, side in enumerate(sides) if side is about)
+    if found[2] is not about:
+        sides = [side if side is about else ("div", ("add", [side, ("neg", found[1])]), found[0]) for side in sides]
+        ops = ops if factor > _zero() else [FLIPPED[op] for op in ops]
     result = None
     for i, op in enumerate(ops):
         if at not in (i, i + 1):
@@ -191,7 +237,7 @@ def _relation(node: Node, budget: limits.Budget) -> list[Piece] | None:
         point = end(sides[i + 1] if at == i else sides[i], budget)
         if point is None:
             return None
-        part = half_line(op if at == i else _FLIPPED[op], point)
+        part = half_line(op if at == i else FLIPPED[op], point)
         result = part if result is None else intersection(result, part)
     return result
 
@@ -202,13 +248,13 @@ def _distance(sides: list[Node], ops: list[str]) -> Node | None:
         return None
     (inside, point), op = sides, ops[0]
     if point[:2] == ("call", "abs"):
-        inside, point, op = point, inside, _FLIPPED[op]
-    if inside[:2] != ("call", "abs") or not is_closed(point) or len(inside[2]) != 1 or not _is_simple(inside[2][0]):
+        inside, point, op = point, inside, FLIPPED[op]
+    if inside[:2] != ("call", "abs") or not is_closed(point) or len(inside[2]) != 1 or isolated(inside[2][0]) is None:
         return None
     name = inside[2][0]
     if op in ("<", "<="):
         return ("rel", [("neg", point), name, point], [op, op])
-    return ("list", [("rel", [name, ("neg", point)], [_FLIPPED[op]]), ("rel", [name, point], [op])], "or")
+    return ("list", [("rel", [name, ("neg", point)], [FLIPPED[op]]), ("rel", [name, point], [op])], "or")
 
 
 def _is_simple(node: Node) -> bool:
