@@ -69,7 +69,7 @@ def known_fields() -> dict[str, Any]:
     known = base.get_config().to_dict()
     shape = dict.fromkeys(field.name for field in dataclasses.fields(DecoderConfig))
     known["base"] |= {"pretrained": None, "shape": shape}  # shape: for planning where the weights are not at hand
-    known["base"]["decoder"] = {name: None for name in shape if name != "vocab_size"}
+    known["base"]["decoder"] = shape
     for group in ("sample", "monte_carlo", "evaluate"):
         known[group] = {**DRAWING, **known[group]}
     known["sft"] = known["train"] | {"grid": None}
@@ -183,7 +183,7 @@ def _check_words(c: dict) -> None:
     _check_drawing("monte_carlo", {**c["sample"], **c["monte_carlo"]})
     _check_drawing("evaluate", {**c["sample"], **c["evaluate"]})
     if not c["base"]["pretrained"]:
-        DecoderConfig(vocab_size=2, **c["base"]["decoder"])
+        DecoderConfig(**{"vocab_size": c["base"]["pieces"], **c["base"]["decoder"]})
 
 
 def _check_drawing(place: str, fields: Mapping[str, Any]) -> None:

@@ -27,7 +27,12 @@ def base(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: s
         return
     texts = [text for problem in read_problems(inputs["data"]) for text in (problem.question, problem.solution)]
     tokenizer = train_sentencepiece(texts, settings["pieces"])
-    config = decoder.DecoderConfig(vocab_size=tokenizer.vocab_size, **settings["decoder"])
+    # a vocabulary may be padded beyond the tokenizer's, to divide over a mesh
+    config = decoder.DecoderConfig(**{"vocab_size": tokenizer.vocab_size, **settings["decoder"]})
+    if config.vocab_size < tokenizer.vocab_size:
+        raise ValueError(
+            f"base.decoder.vocab_size is {config.vocab_size}, the tokenizer has {tokenizer.vocab_size} pieces"
+        )
     params = decoder.init(config, jax.random.key(seed))
     save_policy(out, config, params, tokenizer)
 
