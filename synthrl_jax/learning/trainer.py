@@ -193,11 +193,11 @@ def _trainable(config, params, settings: TrainSettings, seed: int, mesh):
 
 
 def _copied(config, mesh, params: decoder.Params, dtype) -> decoder.Params:
-    """A copy on the mesh, as the step donates."""
-    params = jax.tree.map(lambda x: jnp.array(x, dtype), params)
+    """A copy on the mesh, as the step donates; one array after the other, as a device may have no room for all of them."""
     if mesh is None:
-        return params
-    return jax.tree.map(_put, params, sharding.shardings(config, mesh, jax.eval_shape(lambda: params)))
+        return jax.tree.map(lambda x: jnp.array(x, dtype), params)
+    shardings = sharding.shardings(config, mesh, jax.eval_shape(lambda: params))
+    return jax.tree.map(lambda x, where: _put(jnp.array(x, dtype), where), params, shardings)
 
 
 def _put(x: jax.Array, where) -> jax.Array:
