@@ -169,7 +169,8 @@ def pits_of(settings: Mapping[str, Any], values: StepValues, credit, prompt: tup
 
 
 def pit_rows(chosen, usable, credits, problems, tokenizer) -> list[dict]:
-    """Where the pit of each wrong response lies, and where the oracle sees the first wrong step and the loss of the answer."""
+    """Where the pit of each wrong response lies, and where the oracle sees the first wrong step and the loss of the answer; all
+    as indices of steps, of which an empty line is one."""
     rows = []
     for values in usable:
         response, got = chosen[values.root_id], credits[values.root_id]
@@ -183,8 +184,12 @@ def pit_rows(chosen, usable, credits, problems, tokenizer) -> list[dict]:
         }
         row["advantage"] = float(got.advantage[got.pit])
         if "graph" in problems[response.problem_id].meta:
-            verdicts = Oracle(problems[response.problem_id]).judge(tokenizer.decode(response.completion))
-            row |= {"first_wrong": first_wrong_step(verdicts), "lost": losing_step(verdicts)}
-            row["kind"] = verdicts[got.pit].kind if got.pit < len(verdicts) else None
+            steps = verdicts_of_steps(problems[response.problem_id], response, values.spans, tokenizer)
+            of_step = [i for i, lines in enumerate(steps) for _ in lines] + [
+                -1
+            ]  # the oracle counts lines; -1 stays: none
+            verdicts = [line for lines in steps for line in lines]
+            row |= {"first_wrong": of_step[first_wrong_step(verdicts)], "lost": of_step[losing_step(verdicts)]}
+            row["kind"] = steps[got.pit][0].kind if steps[got.pit] else None
         rows.append(row)
     return rows

@@ -6,6 +6,7 @@ from owl_problem import PROBLEM, QUESTION
 
 from experiments import artifacts, crediting
 from experiments.stages import credit as stage
+from synthrl_jax.credit.assignment import assign
 from synthrl_jax.credit.example import Response, StepValues, load_examples
 from synthrl_jax.credit.steps import step_spans
 from synthrl_jax.policy import load_pretrained
@@ -73,6 +74,22 @@ def test_the_oracle_s_pit_is_the_first_wrong_line_though_its_value_did_not_fall(
     assert [row.meta["pit"] for row in rows] == [1, 1]
     dead, credit = run({"pit_rule": "oracle"}, [0, 0, 0])
     assert credit.pit == 1 and dead == [], "V(prefix) is 0"
+
+
+@pytest.mark.parametrize("blank", [0, 1])
+def test_pits_and_the_oracle_s_steps_are_counted_alike_where_a_blank_line_comes_first(policy, blank):
+    tokenizer = policy.tokenizer
+    prompt = tokenizer.encode(QUESTION + "\n")
+    tokens = [*prompt, *tokenizer.encode("\n" * blank + "\n".join(LINES)), tokenizer.eos_id]
+    response = Response("p/000", "p", tokens, len(prompt), "wrong")
+    spans = step_spans(tokens, tokenizer, len(prompt), ("\n",))
+    successes = [8] * blank + [8, 0, 0]
+    assert len(spans) == len(successes)
+    values = StepValues("p/000", spans, successes, [8] * len(spans), [()] * len(spans))
+    credits = {"p/000": assign(values, 1.0, 5)}
+    (row,) = stage.pit_rows({"p/000": response}, [values], credits, {"p": PROBLEM}, tokenizer)
+    assert row["pit"] == row["first_wrong"] == row["lost"] == 1 + blank
+    assert row["kind"] == "wrong value" and row["steps"] == 3 + blank
 
 
 def test_the_oracle_s_pit_needs_a_graph(run):
