@@ -7,6 +7,7 @@ import pytest
 
 from synthrl_jax.problems import arithmetic, language
 from synthrl_jax.problems.arithmetic import Difficulty, Graph, make
+from synthrl_jax.problems.oracle import Oracle
 from synthrl_jax.problems.problem import load
 
 
@@ -63,6 +64,12 @@ def test_style_is_the_share_of_needed_steps_left_out(style):
     assert abs(1 - written / needed - style) < 0.015
 
 
+def test_a_teacher_who_leaves_nothing_out_makes_no_leap():
+    problems = load("arithmetic", "validation", count=500, style=0.0, needless=0.5)
+    kinds = collections.Counter(line.kind for p in problems for line in Oracle(p).judge(p.solution))
+    assert set(kinds) == {"needed", "needless"} and kinds["needless"] > 100
+
+
 def test_splits_share_no_question_whatever_their_seeds():
     easy = Difficulty(
         steps=(1, 1), irrelevant=(0, 0), given=(2, 2), distractors=(0, 0), max_given=14
@@ -110,5 +117,7 @@ def test_wrong_settings_say_what_is_wrong():
         load("arithmetic", "dev", count=1)
     with pytest.raises(ValueError, match="steps"):
         Difficulty(steps=(3, 2))
+    with pytest.raises(ValueError, match=r"12 steps of \+ alone add 13 numbers"):
+        Difficulty(steps=12, operators="+")
     with pytest.raises(ValueError, match="unknown problem source"):
         load("arithmetics", "train")
