@@ -105,6 +105,8 @@ def compare(given: Mapping[str, Any], known: Mapping[str, Any], place: str = "",
 
 
 def _alike(value: Any, known: Any) -> bool:
+    if value is None:
+        return known == ""  # a word that may be left out
     if isinstance(known, bool) or isinstance(value, bool):
         return isinstance(known, bool) and isinstance(value, bool)
     kinds = {float: (float, int), tuple: (tuple, list)}
@@ -148,6 +150,8 @@ def check(c: dict) -> None:
     for name in c["evaluate"].get("also", ()):
         if name not in SOURCES and ":" not in name:
             raise UsageError(f"evaluate.also: unknown problem source {name!r}, known are {', '.join(SOURCES)}")
+    if asking := _without_graph(c):
+        raise UsageError(f"{asking}: for problems whose graph is known, as the source arithmetic makes")
     if grids(c) and not c["tune_seeds"]:
         raise UsageError("a grid needs tune_seeds: the seeds whose validation accuracy chooses")
     try:
@@ -157,6 +161,20 @@ def check(c: dict) -> None:
         raise UsageError(str(error)) from None
     for name, entry in {"sft": c["sft"], **c["methods"]}.items():
         _check_entry(c, name, entry, known)
+
+
+def _without_graph(c: dict) -> str:
+    """What asks for an oracle though the source is known to have no graphs; empty if nothing does."""
+    source, credits = (
+        c["problems"]["source"],
+        {"": c["credit"]} | {n: e.get("credit") or {} for n, e in c["methods"].items()},
+    )
+    if source not in SOURCES or source == "arithmetic":
+        return ""
+    asking = ["drift"] if c.get("drift") else []
+    asking += [f"{n}'s credit.pit_rule" for n, credit in credits.items() if credit.get("pit_rule") == "oracle"]
+    asking += [n for n, entry in c["methods"].items() if (entry.get("method") or n) == "sft_complete"]
+    return ", ".join(asking)
 
 
 def _numbers(name: str, values: Sequence, least: int) -> None:

@@ -207,7 +207,7 @@ def main(argv: list[str] | None = None) -> int:
             nodes, told = results.remaining(nodes), results.add
         if args.distributed != "off":
             _join(args, config)
-        elif any(size != 1 for size in config.mesh.values()):
+        if any(size != 1 for size in config.mesh.values()):
             _check_mesh(config)
         workdir = remote.path(args.workdir)
         lock = Lock(workdir)
@@ -261,7 +261,7 @@ def _report(workdir, json_path: str | None) -> str:
 
 
 def _check_mesh(config: ConfigDict) -> None:
-    """UsageError for a mesh that is not of this machine's devices, or that the batches do not divide over."""
+    """UsageError for a mesh that is not of the machine's or pod's devices, or that the batches do not divide over."""
     from synthrl_jax.policy.sharding import make_mesh
 
     try:

@@ -50,6 +50,7 @@ def test_every_shipped_config_plans_with_inputs_before_their_readers(name):
             "the source 'arithmetic' has got an unexpected keyword argument 'stile'",
         ),
         ("--config.problems.settings.difficulty={'stepz':8}", "unknown difficulty setting ['stepz']"),
+        ("--config.problems.settings.difficulty=8", "the source arithmetic, arithmetic.py:"),
         ("--config.train.batch=0", "train.batch=0: at least 1"),
         ("--config.train.loss_args.bta=1", "not ['bta']"),
         ("--config.mesh.data=0", "sizes of at least 1"),
@@ -103,6 +104,10 @@ def test_missing_files_and_bad_rows_are_named(capsys, tmp_path):
         ("c.methods.rft.method = 'nosuch:thing'", "examples function 'nosuch:thing' cannot be imported"),
         ("c.methods.rft.rounds = {'count': 2, 'problems': 8, 'sample': {'m': 6}}", "rounds.sample has no field m"),
         ("c.methods.epochs = 1.0", "methods.epochs=1.0: a group of fields"),
+        (
+            "c.problems.source, c.problems.settings, c.drift = 'gsm8k', {}, 5",
+            "drift: for problems whose graph is known",
+        ),
         ("c.nosuch.field = 2", "config.py:6: AttributeError"),
         ("c.sizes = = 3", "config.py:6: SyntaxError: invalid syntax"),
         ("import nosuch", "config.py:6: ModuleNotFoundError: No module named 'nosuch'"),
@@ -118,6 +123,7 @@ def test_a_wrong_config_file_is_one_clear_line(capsys, tmp_path, line, says):
 
 def test_fields_that_only_some_stages_know_are_no_mistake():
     config = load_config(str(CONFIGS / "tiny.py"))
+    override(config, "results", "None")
     with config.unlocked():
         config.sample.top_p, config.monte_carlo.temperature, config.base.shape = (
             0.9,
