@@ -69,7 +69,7 @@ def boxes(text: str, lenient: bool = False) -> list[Box]:
 
 
 _JOINT = re.compile(
-    r"""\s*(?:[,;&]|,?\s*\b(?:and|or)\b)\s*(?:[a-zA-Z](?:_\{?[a-zA-Z0-9]+\}?)?\s*(?:=|\\in)\s*)?\s*\Z""", re.VERBOSE
+    r"""\s*(?:,|,?\s*\band\b)\s*(?:[a-zA-Z](?:_\{?[a-zA-Z0-9]+\}?)?\s*(?:=|\\in)\s*)?\s*\Z""", re.VERBOSE
 )
 _PART = re.compile(r"\s*(?:for|in|as)?\s*(?:part|case)?\s*\(?[a-z0-9]?\)?\s*(?=\band\b|,)")
 _SHELL = re.compile(r"\\[(\[\])]|\$|\\q?quad\b|\\[,;:! ]|~|\\(?:text|textbf|mathrm|mbox)\s*(?=\{)|[{}]")

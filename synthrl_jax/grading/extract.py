@@ -2,6 +2,7 @@
 
 import re
 
+from synthrl_jax.grading import prose
 from synthrl_jax.grading.boxes import TAIL, boxes, joined
 
 _THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
@@ -128,17 +129,26 @@ def _last_number(text: str) -> str | None:
     return found[-1].replace(",", "").replace("−", "-").lstrip("+") if found else None
 
 
+_CLOSERS = {
+    opener: re.compile(r"(?<!\\)" + re.escape(closer) if "$" in closer else re.escape(closer))
+    for opener, closer in _OPENERS
+}
+# what makes a formula a part of the answer only: "$3$ and $4$", "$x$ = 5"
+_GOES_ON = re.compile(r"\s*(?:[=<>≤≥]|(?:,|,?\s*\b(?:and|or)\b)\s*(?:[-−]?[0-9]|\\?\$|\\[(\[]))")
+
+
 def _phrase(rest: str) -> str | None:
     """The answer at the start of what follows `the answer is`: a formula between delimiters, or up to the clause's end."""
     rest = rest.strip()
-    for opener, closer in _OPENERS:
+    for opener, closer in _CLOSERS.items():
         if rest.startswith(opener):
-            end = rest.find(closer, len(opener))
-            if end > 0 and not rest[:end].count("\n") > 3:
-                return rest[len(opener) : end].strip() or None
+            end = closer.search(rest, len(opener))
+            if end and rest[: end.start()].count("\n") <= 3 and not _GOES_ON.match(rest, end.end()):
+                return rest[len(opener) : end.start()].strip() or None
+            break
     stop = _STOP.search(rest)
     answer = (rest[: stop.start()] if stop else rest).strip().strip("*").rstrip(".,;:").strip()
-    if len(answer) > 1 and answer[0] == answer[-1] and answer[0] in "\"'`$":
+    if len(answer) > 1 and answer[0] == answer[-1] and answer[0] in "\"'`$" and answer[0] not in answer[1:-1]:
         answer = answer[1:-1].strip()
     return answer or None
 
@@ -189,7 +199,8 @@ def _free_text(text: str) -> str | list[str] | None:
     for find in (_hash, _answer_is, _colon, _last_formula):
         if (answer := find(text)) is not None:
             return answer
-    return _last_number(text)
+    answer = prose.whole(text) or prose.last_value(text[-4_000:])
+    return answer if answer and not _NUMBER.fullmatch(answer) else _last_number(text)
 
 
 _PROSE = re.compile(r"(?<![\\a-zA-Z{])[A-Za-z]{4,}|<<|[-+*/=(,]\s*\Z|[a-z]\.\s|\A[.,;]")
@@ -200,6 +211,17 @@ def _last_formula(text: str) -> str | None:
     formulas = [formula.group(formula.lastgroup).strip() for formula in _MATH.finditer(text)]
     formulas = [formula for formula in formulas if formula and not _PROSE.search(_TEXT.sub("", formula))]
     return formulas[-1] if formulas else None
+
+
+_END = re.compile(r"(?:</s>|<\|[a-zA-Z0-9_]{1,24}\|>|<(?:eos|pad|end_of_turn)>)\s*\Z")
+
+
+def _unended(text: str) -> str:
+    """A text without the end tokens that a tokenizer left in it."""
+    text = text.rstrip()
+    while text.endswith(">") and (end := _END.search(text, max(0, len(text) - 40))):
+        text = text[: end.start()].rstrip()
+    return text
 
 
 KINDS = {
@@ -243,8 +265,10 @@ def extract(text: str, kind: str) -> str | list[str] | None:
     Kinds that guess when nothing is marked:
       last_number  the last number of the text, without commas
       math_fallback  boxed_last, else answer_is, else last_number
-      free_text  boxed, else gsm8k_hash, answer_is, a_colon, the last formula between delimiters, last_number
+      free_text  boxed, else gsm8k_hash, answer_is, a_colon, the last formula between delimiters, the whole text if it is
+                 one word or formula, the formula around the last number, last_number
     Only the last 20,000 characters are looked at. Unknown kinds: ValueError.
     """
     find = extractor(kind)
-    return find(text[-TAIL:] if len(text) > TAIL else text)
+    text = text[-TAIL:] if len(text) > TAIL else text
+    return find(_unended(text) if text.rstrip().endswith(">") else text)

@@ -10,6 +10,7 @@ from synthrl_jax.grading.modular import PRIMES, Modular, NotRational, Undefined,
 from synthrl_jax.grading.nodes import Node
 from synthrl_jax.grading.numeric import MORE_DIGITS, POINTS, Numeric, Point, context
 
+_TRUSTED = 10**15  # sums of larger terms, far out, are too rough to tell two formulas apart
 _ROUGH = 20  # digits to which values must agree before more of them are computed
 
 
@@ -98,7 +99,7 @@ def _gap(x, y, ctx) -> tuple:
 def _agree(x, y, ctx, kept: int, least=1) -> bool:
     """Whether two values differ by less than 10^-kept of the larger one, or of `least` where that is larger."""
     gap, scale = _gap(x, y, ctx)
-    return gap <= max(scale, 0 if ctx.isinf(least) else least) * ctx.mpf(10) ** -kept
+    return gap <= max(scale, least) * ctx.mpf(10) ** -kept
 
 
 def _values(a: Node, b: Node, fields: Iterable[Numeric]) -> Iterator[tuple]:
@@ -115,9 +116,9 @@ def _values(a: Node, b: Node, fields: Iterable[Numeric]) -> Iterator[tuple]:
 
 
 def _compared(a: Node, b: Node, fields: Iterable[Numeric], kept: int) -> Iterator[tuple[Numeric, bool]]:
-    """(field, whether the two agree there)."""
+    """(field, whether the two agree there); a difference of terms may be as rough as its terms, up to one."""
     for field, x, y in _values(a, b, fields):
-        agree = functools.partial(_agree, ctx=field.ctx, kept=kept, least=field.largest)
+        agree = functools.partial(_agree, ctx=field.ctx, kept=kept, least=min(field.largest, 1))
         yield field, _alike(x, y, agree)
 
 
@@ -140,7 +141,10 @@ def _numeric(a: Node, b: Node, budget: limits.Budget) -> bool:
     closer = [Numeric(budget, digits=MORE_DIGITS)]
     if any(not alike for field, alike in _compared(a, b, closer, MORE_DIGITS - 2 * _ROUGH) if not field.branched):
         return False
-    return all(alike for field, alike in _compared(a, b, _elsewhere(a, b, known, budget), 30) if not field.branched)
+    for field, alike in _compared(a, b, _elsewhere(a, b, known, budget), 30):
+        if not alike and not field.branched and field.largest < _TRUSTED:
+            return False
+    return True
 
 
 def _elsewhere(a: Node, b: Node, known: list[str], budget: limits.Budget) -> Iterator[Numeric]:

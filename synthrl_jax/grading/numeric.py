@@ -59,7 +59,7 @@ class Numeric:
         self.point = point
         self.is_closed = is_closed
         self.branched = False  # whether a root or a logarithm of a negative number was taken
-        self.largest = self.ctx.zero  # what was added or put into a function: errors are in proportion to it
+        self.largest = self.ctx.zero  # the largest that was added, 1 after a function: errors are in proportion to it
 
     def number(self, value) -> object:
         value = Fraction(value)
@@ -166,7 +166,7 @@ class Numeric:
         args = [evaluate(node, self) for node in nodes]
         if not all(hasattr(arg, "real") for arg in args) or any(ctx.isinf(arg) for arg in args):
             raise NotRational
-        self.largest = max(self.largest, self.ctx.one, *map(abs, args))
+        self.largest = max(self.largest, self.ctx.one)
         if name in ("min", "max") and args and all(self._is_real(arg) for arg in args):
             return min(args) if name == "min" else max(args)
         if name == "binomial" and len(args) == 2:

@@ -33,6 +33,28 @@ def test_outcomes(text, gold, kind, outcome, extracted):
     assert verdict.reason
 
 
+@pytest.mark.parametrize(
+    ("text", "gold", "kind", "outcome"),
+    [
+        ("\\frac{1}{2}", "2", "free_text", "wrong"),
+        ("\\frac{1}{2}", "0.5", "free_text", "correct"),
+        ("The value is 3/4", "4", "free_text", "wrong"),
+        ("The value is 3/4", "0.75", "free_text", "correct"),
+        ("Yes", "yes", "free_text", "correct"),
+        ("Yes", "No", "free_text", "wrong"),
+        ("The answer is $3$ and $4$.", "3", "answer_is", "wrong"),
+        ("The answer is $3$ and $4$.", "3, 4", "answer_is", "correct"),
+        ("The answer is $\\$5$", "5", "answer_is", "correct"),
+        ("The answer is $x$ = 5", "5", "answer_is", "correct"),
+        ("#### 5</s>", "5", "gsm8k_hash", "correct"),
+        ("The answer is (1,2)", "(1,2)", "free_text", "correct"),
+        ("x = 5", "5", "free_text", "correct"),
+    ],
+)
+def test_the_whole_answer_is_read(text, gold, kind, outcome):
+    assert grade(text, gold, kind).outcome == outcome
+
+
 def test_an_unknown_kind_is_an_error_at_once():
     with pytest.raises(ValueError, match="boxed_last"):
         grade("5", "5", "box")
