@@ -214,6 +214,10 @@ def _is_named(node: Node) -> bool:
     op = node[0]
     if op in ("name", "sub", "text", "opaque"):
         return True
+    if op == "mul" and len(node[1]) == 2 and node[1][0][0] == "name":  # f(2), P(X = 3)
+        inside = node[1][1]
+        if inside[0] in ("rel", "union", "inter") or (inside[0] == "seq" and all(map(is_closed, inside[3]))):
+            return True
     if op in ("mul", "ratio", "list", "group"):
         return all(_is_named(item) for item in node[1])
     if op == "seq":
@@ -280,6 +284,8 @@ def _same_target(first: tuple, second: tuple) -> bool:
     """Whether two assignments can be about the same thing: `y = 2x` and `f(x) = 2x`, but not `x = 5` and `y = 5`."""
     if None in (first[0], second[0]) or first[0] == second[0]:
         return True
+    if first[0][0] == "mul" == second[0][0]:  # f(2) and f(3), AB and AC
+        return sorted(map(repr, first[0][1])) == sorted(map(repr, second[0][1]))
     if "call" in (first[0][0], second[0][0]) and set(names(first[0])) & set(names(second[0])):  # |x| = 1, x = 1
         return False
     return not (_is_named_alone(first[0]) and _is_named_alone(second[0]))

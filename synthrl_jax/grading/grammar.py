@@ -202,6 +202,9 @@ class _Parser:
                 if node[0] == "text" and words.turns(node[1]):
                     raise Unreadable(f"a number after {node[1]!r}")
                 node = self.factor() if node[0] == "text" else times(node, self.factor())
+            elif kind == "(" and node[0] == "name" and node[1] in words.FUNCTION_LETTERS:
+                inside = self.factor()
+                node = times(node, ("seq", "(", ")", [inside]) if inside[0] in ("number", "neg", "div") else inside)
             else:
                 node = times(node, self.factor())
 

@@ -249,6 +249,8 @@ def _numeric_pairs(f: Node, g: Node, budget: limits.Budget) -> bool:
     for field, x, y in _values(f, g, fields):
         if field.branched and (field.point.negative or field.point.at):
             continue
+        if field.point.at and field.largest > _TRUSTED:
+            continue
         if isinstance(x, Matrix) or isinstance(y, Matrix) or field.ctx.isinf(x) or field.ctx.isinf(y):
             return False
         if field.is_zero(x) or field.is_zero(y):

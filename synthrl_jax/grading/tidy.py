@@ -77,10 +77,15 @@ _DROPPED = re.compile(
         |scriptstyle|limits|nolimits|quad|qquad|negmedspace|negthickspace|negthinspace|thinspace|medspace|thickspace
         |enspace|enskip|hfill|noindent|centering|small|large|Large|normalsize|par|strut|allowbreak|nonumber)(?![a-zA-Z])
         |\\(?:hspace|vspace|phantom|hphantom|vphantom|label|tag|color|textcolor)\*?\{[^{}]*\}
-        |(?<!\\)\\[;:> ]|~|\\\\\[[0-9.]+(?:pt|em|ex|mm|cm)\]""",
+        |(?<!\\)\\[;:> ]|~""",
     re.VERBOSE,
 )
 _GROUPS = re.compile(r"(?<![0-9,.])([0-9]{1,3}(?:(?:\\,|\\!|\{,\\?!?\}|,\\!|,\\!\s?|\{,\}\\!)[0-9]{3})+)(?![0-9])")
+_SPACED_GROUPS = re.compile(r"(?<![0-9,.])([0-9]{1,3}(?:(?:\\[;: ]|~|[\u00a0\u2009\u202f])[0-9]{3})+)(?![0-9])")
+_NO_DIGIT = re.compile(r"[^0-9]")
+_ROW_ENDS = re.compile(r"\\\\\[\s*-?[0-9.]+\s*(?:pt|em|ex|mm|cm)\s*\]|\\cr(?![a-zA-Z])")
+_BRACKETS = re.compile(r"[\[\]]")
+_OUTWARD = re.compile(r"([\[\]])(\s*+[^\[\](),]++,\s*+[^\[\](),]++)([\[\]])")
 _SEPARATORS = re.compile(r"\\[,!]|[{},]|\s|!")
 _CROSS = re.compile(r"(?<=[0-9])\s*[xX]\s*(?=10\s*\^)")
 _DOUBLED = re.compile(r"\\\\(?=[a-zA-Z({\[$%])")
@@ -102,6 +107,7 @@ def tidy(text: str) -> str:
         text = quoted.group("inside")
     if _SPACED.fullmatch(text):
         text = text.replace(" ", "")
+    text = _SPACED_GROUPS.sub(lambda digits: _NO_DIGIT.sub("", digits.group()), text)
     for damaged, whole in _DAMAGED:
         text = damaged.sub(whole, text)
     if not text.isascii():
@@ -111,16 +117,33 @@ def tidy(text: str) -> str:
         text = unicodedata.normalize("NFKC", text.translate(_TABLE)).translate(_TABLE)
         if len(text) > 4 * limits.LENGTH:
             raise limits.BeyondLimits("an answer that grows")
-    if "\\begin" not in text:
+    if "\\begin" in text:
+        text = _ROW_ENDS.sub(r"\\\\ ", text)
+    else:
         text = _DOUBLED.sub(r"\\", text).replace("\\\\", " ")
     text = _GROUPS.sub(lambda digits: _SEPARATORS.sub("", digits.group(1)), text)
     text = _CROSS.sub("*", text.replace("{,}", ","))
     text = _DELIMITERS.sub(" ", text).replace("\\!", "").replace("\\,", " ")
     text = _ASIDE.sub("", _DROPPED.sub(" ", _INVISIBLE.sub(" ", text)))
     text = _MODULUS.sub(r"\\pmod{\1}", _RUPEES.sub("", _ABBREVIATED.sub(r"\1 ", text)))
+    if "[" in text or "]" in text:
+        text = _inward(text)
     return text.strip().rstrip("\\").strip(" \n\r\t;:").rstrip(".,;:").strip()
 
 
 def _vulgar(sign: re.Match) -> str:
     over, _, under = unicodedata.normalize("NFKC", sign.group()).partition("⁄")
     return f"\\frac{{{over}}}{{{under}}}" if under else sign.group()
+
+
+def _inward(text: str) -> str:
+    """`]1, 2[` as `(1, 2)`: open ends written by brackets that look away."""
+    brackets = _BRACKETS.findall(text)
+    if brackets[0] == "[" and brackets[-1] == "]":
+        return text
+
+    def turned(found: re.Match) -> str:
+        opener, inside, closer = found.groups()
+        return f"{'(' if opener == ']' else '['}{inside}{')' if closer == '[' else ']'}"
+
+    return _OUTWARD.sub(turned, text)

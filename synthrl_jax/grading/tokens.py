@@ -189,13 +189,18 @@ def _command(text: str, at: int, gap: bool, found: list[Token]) -> int:
     if match is None:
         raise ValueError("a lone backslash")
     name, end = match.group(1), match.end()
+    after_value = bool(found) and found[-1].kind in ("number", "}", ")")
+    if after_value and ALIASES.get(name, name) == "frac" and (per := _UNIT_FRACTION.match(text, end)):
+        found.append(Token("text", "unit", True))
+        return per.end()
     if name == "\\":
         found.append(Token("\\\\", "\\\\", gap))
         return end
     if name in TEXTUAL or name == "operatorname":
         content, end = _argument(text, end)
-        if found and found[-1].kind in ("number", "}", ")") and _is_unit(name, content, gap):
+        if after_value and name in _UPRIGHT and _COMPOUND.fullmatch(content):
             found.append(Token("text", "unit", True))
+            end = _MORE_UNITS.match(text, end).end()
         else:
             _textual(name, content.strip(), gap, found)
         return end
@@ -263,14 +268,11 @@ _POWER = r"(?:\^\{?-?[0-9]\}?)?"
 _COMPOUND = re.compile(rf"[\s~(]*{_UNIT}{_POWER}(?:(?:\s*(?:/|\*|·|\\cdot(?![a-z])|~)\s*|\s+){_UNIT}{_POWER})*[\s~.)]*")
 
 
-def _is_unit(command: str, content: str, gap: bool) -> bool:
-    r"""Whether upright text after a value is a unit: `5\text{ m}`, `9.8\ \mathrm{m/s^2}`; no name is set so."""
-    upright = command in ("text", "textrm", "mathrm", "mbox")
-    return (
-        upright
-        and (gap or content[:1] in (" ", "~", "") or len(content) > 1 or content in words.LONE_UNITS)
-        and bool(_COMPOUND.fullmatch(content))
-    )
+_UPRIGHT = frozenset("text textrm mathrm mbox".split())
+_UPRIGHT_UNIT = rf"\\(?:text|textrm|mathrm|mbox)\s*\{{[\s~]*{_UNIT}{_POWER}[\s~]*\}}{_POWER}"
+# "m}^3/\text{s}" after "5\text{", and "\frac{\text{m}}{\text{s}}"
+_MORE_UNITS = re.compile(rf"(?:{_POWER}\s*+(?:/|\\cdot|~|\\,)?\s*{_UPRIGHT_UNIT})*")
+_UNIT_FRACTION = re.compile(rf"\s*\{{\s*{_UPRIGHT_UNIT}\s*\}}\s*\{{\s*{_UPRIGHT_UNIT}\s*\}}")
 
 
 def _textual(command: str, content: str, gap: bool, found: list[Token]) -> None:

@@ -20,7 +20,9 @@ def sign(parser) -> None:
 def is_lone_unit(parser) -> bool:
     """Whether a letter that could be a unit follows a number: `5 m`, `5 m^2`."""
     token = parser.peek()
-    if token.kind != "name" or token.text not in words.LONE_UNITS or parser.peek(-1).kind != "number":
+    before = parser.peek(-1)
+    is_beside = before.kind == "number" or (before.kind == "word" and before.text in words.UNITS)
+    if token.kind != "name" or token.text not in words.LONE_UNITS or not is_beside:
         return False
     after = parser.peek(1)
     if after.kind == "^":

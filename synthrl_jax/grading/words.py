@@ -9,6 +9,7 @@ UNITS = frozenset(
 )
 LONE_UNITS = frozenset("m s g h L l".split())  # only after a gap: "5 m", and before a power: "5 m^2"
 UPRIGHT_UNITS = frozenset("N J W V K ms".split())  # only as \\text{ N} or \\mathrm{N} after a value
+FUNCTION_LETTERS = frozenset("f g h p q r E F G H L P Q R S T V".split())  # f(2) is a value, x(2) a product
 MULTIPLES = {
     "dozen": 12,
     "hundred": 10**2,
