@@ -76,9 +76,9 @@ def root(logprobs, batch):
     return Loss(bent - (batch["mask"] * logprobs).sum(), batch["mask"].sum(), {})
 
 
-@pytest.mark.parametrize(("loss", "value", "what"), [("scaled", np.nan, "loss"), ("root", 0.0, "gradient's norm")])
-def test_no_checkpoint_holds_what_a_bad_update_left_and_a_clean_run_goes_on_from_there(tmp_path, loss, value, what):
-    options = dataclasses.replace(settings(12), loss=f"test_optimizer:{loss}", log_every=20, save_every=2)
+@pytest.mark.parametrize(("value", "what"), [(np.nan, "loss"), (0.0, "gradient's norm")])
+def test_no_checkpoint_holds_what_a_bad_update_left_and_a_clean_run_goes_on_from_there(tmp_path, value, what):
+    options = dataclasses.replace(settings(8), loss="test_optimizer:root", log_every=20, save_every=2)
     with pytest.raises(FloatingPointError, match=f"{what} is nan at update 5"):
         train(CONFIG, PARAMS, at_step(4, value), options, workdir=tmp_path)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4"]
@@ -131,24 +131,25 @@ def test_adafactor_learns_and_its_state_is_small():
 
 
 def test_adafactor_takes_each_layer_by_itself():
-    params = {"embed": jnp.ones((40, 36)), "layers": {"q": jnp.ones((50, 33, 2, 34)), "norm": jnp.ones((50, 33))}}
-    draw = lambda n: jax.tree.map(lambda x: jax.random.normal(jax.random.key(n), x.shape), params)  # noqa: E731
-    gradients = [draw(0), draw(1)]
+    params = {"layers": {"q": jnp.ones((50, 33, 2, 34))}}
+    gradients = [jax.tree.map(lambda x, n=n: jax.random.normal(jax.random.key(n), x.shape), params) for n in range(2)]
     gradients[1]["layers"]["q"] *= 10.0 ** jnp.linspace(-2, 2, 50)[:, None, None, None]
 
-    def last(transform, at):
-        state = transform.init(at(params))
-        for gradient in gradients:
-            updates, state = transform.update(at(gradient), state, at(params))
-        return updates
+    def last(transform):
+        @jax.jit
+        def run(params, gradients):
+            state = transform.init(params)
+            for gradient in gradients:
+                updates, state = transform.update(gradient, state, params)
+            return updates
 
-    found = last(optimizer.factored_by_layer(), lambda tree: tree)
-    alone = optax.chain(optax.scale_by_factored_rms(min_dim_size_to_factor=32), optax.clip_by_block_rms(1.0))
-    np.testing.assert_allclose(found["embed"], last(alone, lambda tree: tree["embed"]), rtol=1e-5)
-    for name in ("q", "norm"):
-        for layer in (0, 49):
-            want = last(alone, lambda tree, name=name, layer=layer: tree["layers"][name][layer])
-            np.testing.assert_allclose(found["layers"][name][layer], want, rtol=1e-5)
+        return run
+
+    found = last(optimizer.factored_by_layer())(params, gradients)
+    alone = last(optax.chain(optax.scale_by_factored_rms(min_dim_size_to_factor=32), optax.clip_by_block_rms(1.0)))
+    for layer in (0, 49):
+        want = alone(*jax.tree.map(lambda x, layer=layer: x[layer], (params, gradients)))
+        jax.tree.map(lambda a, b, at=layer: np.testing.assert_allclose(a[at], b, rtol=1e-5), found, want)
 
 
 @pytest.mark.parametrize("wrong", [{"name": "sgd"}, {"bad": "ignore"}, {"spike": -1.0}, {"schedule": "step"}])

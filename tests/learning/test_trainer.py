@@ -113,9 +113,9 @@ def test_patience_ends_training_after_looks_without_a_new_best():
 def test_a_look_without_a_score_is_never_the_best_and_a_run_without_any_fails():
     batches = Batches(rows(), batch=4, seed=0, pad_id=0)
     scores = iter([np.nan, -np.inf, np.nan])
-    assert train(CONFIG, PARAMS, batches, settings(3, looks=3), validate=lambda p: next(scores)).best_update == 2
+    assert train(CONFIG, PARAMS, batches, settings(6, looks=3), validate=lambda p: next(scores)).best_update == 4
     with pytest.raises(FloatingPointError, match="all are NaN"):
-        train(CONFIG, PARAMS, batches, settings(2, looks=2), validate=lambda p: np.nan)
+        train(CONFIG, PARAMS, batches, settings(6, looks=3), validate=lambda p: np.nan)
 
 
 def test_trains_with_a_loss_defined_here():
