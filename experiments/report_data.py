@@ -202,6 +202,7 @@ def scores_of(
     """
     rows, summaries = [list(of_seed) for of_seed, _ in runs.values()], [summary for _, summary in runs.values()]
     right = np.array([[row["outcome"] == "correct" for row in of_seed] for of_seed in rows], float)
+    judged = np.array([[row["outcome"] != "grader_error" for row in of_seed] for of_seed in rows]).all(axis=0)
     k = summaries[0].get("k", 0)
     passed = None
     correct, samples = (
@@ -228,7 +229,7 @@ def scores_of(
         right=right,
         passed=passed,
         k=k,
-        accuracy=_estimate(right, alone, "accuracy"),
+        accuracy=_estimate(right[:, judged] if judged.any() else right, alone, "accuracy"),
         pass_at_k=_estimate(passed, alone, "pass_at_k") if passed is not None else None,
         shares=shares,
         kinds=kinds,

@@ -63,9 +63,11 @@ def step_counts(problem: Problem, text: str) -> dict:
 def summary(rows: list[dict], k: int) -> dict:
     """The result table's numbers: accuracy and pass@k with 95 % intervals over problems, outcomes, and step shares.
 
-    Step shares are of all lines of the greedy responses; `right_with_wrong_step` is a share of the right answers.
+    Accuracy is over the problems that the grader came to a verdict on; its errors are counted apart. Step shares are of
+    all lines of the greedy responses; `right_with_wrong_step` is a share of the right answers.
     """
-    right = np.array([row["outcome"] == "correct" for row in rows], float)
+    judged = [row for row in rows if row["outcome"] != "grader_error"] or rows
+    right = np.array([row["outcome"] == "correct" for row in judged], float)
     lo, hi = bootstrap_interval(right)
     out = {"problems": len(rows), "accuracy": right.mean(), "accuracy_lo": lo, "accuracy_hi": hi}
     counted = [row for row in rows if row["samples"] >= k]

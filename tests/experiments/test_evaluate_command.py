@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 from experiments import evaluate
+from experiments.report_data import scores_of
+from experiments.stages.evaluate import summary
 from synthrl_jax import policy as policies
 from synthrl_jax.grading import grade
 from synthrl_jax.rollouts import Root, Settings, sample
@@ -25,6 +27,15 @@ def test_accuracy_is_the_share_of_greedy_answers_that_are_right(tmp_path):
     assert evaluate.main([*flags, "--config.sample.max_tokens=24", "--config.sample.rows=8"]) == 0
     (row,) = json.loads((tmp_path / "rows.json").read_text())
     assert abs(row["accuracy"] - want) < 1e-6 and row["problems"] == 3 and row["source"] == "svamp"
+
+
+def test_a_grader_error_is_counted_apart_and_no_wrong_answer():
+    outcomes = ["correct", "wrong", "grader_error", "correct", "no_answer"]
+    rows = [{"id": str(i), "outcome": outcome, "samples": 0, "correct": 0} for i, outcome in enumerate(outcomes)]
+    row = summary(rows, 1)
+    assert row["accuracy"] == 2 / 4 and row["problems"] == 5
+    assert row["grader_error"] == row["no_answer"] == 1
+    assert scores_of("sft", 5, {0: (rows, row), 1: (rows, row)}).accuracy.value == 2 / 4
 
 
 def test_wrong_use_is_one_clear_line(tmp_path, capsys):
