@@ -1,7 +1,8 @@
 """Every stage on real text: GSM8K's JSONL, a small decoder from scratch, a SentencePiece model trained on its training text.
 
 A model of this size learns the form of the solutions and hardly any mathematics: accuracy is near zero, and with few right
-samples the preference methods have few pairs. It shows that the code runs on GSM8K as it is. Hardware: two CPU cores, 15 minutes with --workers=2.
+samples the preference methods have few pairs. It shows that the code runs on GSM8K as it is. Hardware: two
+CPU cores, 15 minutes with --workers=2.
 Command, with the folder that holds GSM8K's train.jsonl and test.jsonl:
     python -m experiments.run --config=configs/gsm8k_small.py --workdir=runs/gsm8k_small --config.problems.path=DIR
 """

@@ -89,7 +89,7 @@ def _fit(
     tokens = float(sum(len(row.tokens) for row in rows)) * updates * t["batch"] / batches.units
     summary = {"rows": len(rows), "updates": updates, "best_update": result.best_update, "tokens": round(tokens)}
     summary |= {
-        "validation_accuracy": max(score for _, score in result.looks),
+        "validation_accuracy": dict(result.looks)[result.best_update],
         "checksum": policies.checksum(result.params),
     }
     write_jsonl(out / "summary.jsonl", [summary])
