@@ -189,7 +189,7 @@ def _command(text: str, at: int, gap: bool, found: list[Token]) -> int:
     if match is None:
         raise ValueError("a lone backslash")
     name, end = match.group(1), match.end()
-    after_value = bool(found) and found[-1].kind in ("number", "}", ")")
+    after_value = bool(found) and (found[-1].kind in ("number", "}", ")") or found[-1].text == "pi")
     if after_value and ALIASES.get(name, name) == "frac" and (per := _UNIT_FRACTION.match(text, end)):
         found.append(Token("text", "unit", True))
         return per.end()
