@@ -186,6 +186,8 @@ def function(parser) -> Node:
             power = parser.exponent()
     degrees = parser.degrees
     args = _arguments(parser, name)
+    if not args:
+        raise Unreadable(f"{name} of nothing")
     if parser.degrees > degrees and name in _TRIGONOMETRIC:
         args = [("mul", [arg, ("div", ("constant", "pi"), number_node("180"))]) for arg in args]
     if name == "Matrix":

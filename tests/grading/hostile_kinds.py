@@ -28,6 +28,8 @@ _CALLS = [
     "@pytest.mark.skip",
     "`touch {canary}`",
     "$(touch {canary})",
+    "Matrix[]",
+    "sin()",
     "; touch {canary} ;",
     "| touch {canary}",
     "socket.create_connection(('127.0.0.1',9))",
