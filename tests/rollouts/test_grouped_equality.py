@@ -75,17 +75,20 @@ def drawn_by_both(policy, roots, seed=7, grouped_policy=None, **settings):
 
 
 def assert_equal_but_for_near_ties(pairs):
-    """Tokens, finish and both log-probabilities agree; at a near-tie the comparison of that row ends."""
+    """Tokens, finish and both log-probabilities agree; at a near-tie the comparison of that row ends.
+
+    A tie at the edge of a nucleus can leave the token and change its log-probability: one token more or less is in it.
+    """
     ties = 0
     for task, (oracle, ours, gaps) in pairs.items():
-        upto = len(ours.tokens)
-        if oracle.tokens != ours.tokens:
+        drawn = zip(oracle.tokens, ours.tokens, oracle.logprobs, ours.logprobs)
+        apart = [i for i, (a, b, p, q) in enumerate(drawn) if a != b or abs(p - q) > 1e-4]
+        upto = apart[0] if apart else len(ours.tokens)
+        if apart:
             ties += 1
-            upto = next(i for i, (a, b) in enumerate(zip(oracle.tokens, ours.tokens)) if a != b)
             assert gaps[upto] < NEAR_TIE, task
         else:
-            assert oracle.finish == ours.finish, task
-        np.testing.assert_allclose(oracle.logprobs[:upto], ours.logprobs[:upto], atol=1e-4)
+            assert (oracle.tokens, oracle.finish) == (ours.tokens, ours.finish), task
         if upto:
             np.testing.assert_allclose(oracle.model_logprobs[:upto], ours.model_logprobs[:upto], atol=1e-4)
     assert ties <= max(1, len(pairs) // 1000)
