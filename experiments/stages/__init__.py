@@ -7,21 +7,21 @@ import importlib
 from collections.abc import Callable
 
 STAGES: dict[str, tuple[str, int]] = {
-    "data": ("experiments.stages.data:problems", 1),
+    "data": ("experiments.stages.data:problems", 2),
     "base": ("experiments.stages.base:base", 1),
-    "sft": ("experiments.stages.train:sft", 1),
+    "sft": ("experiments.stages.train:sft", 2),
     "sample": ("experiments.stages.sampling:sample", 1),
-    "grade": ("experiments.stages.sampling:grade", 1),
+    "grade": ("experiments.stages.sampling:grade", 2),
     "positives": ("experiments.stages.credit:positives", 1),
-    "values": ("experiments.stages.values:values", 1),
-    "credit": ("experiments.stages.credit:credit", 1),
-    "train": ("experiments.stages.train:method", 1),
+    "values": ("experiments.stages.values:values", 2),
+    "credit": ("experiments.stages.credit:credit", 2),
+    "train": ("experiments.stages.train:method", 2),
     "slice": ("experiments.stages.rounds:slice_of_problems", 1),
     "best": ("experiments.stages.rounds:best", 1),
     "choose": ("experiments.stages.rounds:choose", 1),
     "recorded": ("experiments.stages.rounds:recorded", 1),
     "drift": ("experiments.stages.drift:drift", 1),
-    "evaluate": ("experiments.stages.evaluate:evaluate", 1),
+    "evaluate": ("experiments.stages.evaluate:evaluate", 2),
 }
 
 
