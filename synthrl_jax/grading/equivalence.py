@@ -33,7 +33,7 @@ def quick(gold: str, prediction: str) -> bool | None:
     return None if b is None else numbers.same_number(a, b)
 
 
-def equivalent(a: str, b: str) -> bool:
+def equivalent(gold: str, prediction: str) -> bool:
     """Whether two final answers are the same; symmetric and reflexive, never raises on text.
 
     Percent signs, currency and units are dropped (50% = 50, 10 cm = 10); `x = 5` equals `5`; order counts in tuples and
@@ -42,7 +42,7 @@ def equivalent(a: str, b: str) -> bool:
     it merely rounds to. What is beyond the limits is not equivalent: `decide` tells it apart.
     """
     try:
-        return decide(a, b)
+        return decide(gold, prediction)
     except limits.BeyondLimits:
         return False
 
