@@ -227,7 +227,7 @@ def test_a_full_disk_ends_the_run_with_a_clear_error(tmp_path):
     steps = before.steps()
     before.close()
     shutil.rmtree(tmp_path / "checkpoints" / str(steps[-1]))
-    printed = jobs.run(tmp_path, updates=6, looks=1, save_every=1, fill=600, code=1)
+    printed = jobs.run(tmp_path, updates=6, looks=1, save_every=1, fill=4000, code=1)
     assert "CheckpointError" in printed and "intact are:" in printed
     jobs.run(tmp_path, updates=6, looks=1)
 
