@@ -72,7 +72,7 @@ def program_flops(program: Program, config, shape=None) -> float:
         return 3 * layers + again + (4 if config.vocab_chunk else 3) * head
     if program.kind == "prefill":
         return forward_flops(config, shape.jobs, shape.prefix, 0)
-    keys = shape.slots * shape.prefix + shape.suffix
+    keys = shape.slots * shape.prefix + (1 + shape.spills / shape.rows) * shape.ring
     one = shape.batch * (2.0 * layer_matrices(config) * config.layers + 2.0 * config.width * config.vocab_size)
     return program.trips * (one + attention_flops(config, shape.batch, keys))
 
@@ -142,8 +142,7 @@ def ways_of_caches(config, mesh: dict[str, int]) -> int:
 
 def cache_bytes(config, shape) -> float:
     """Keys and values of the grouped sampler's state, bfloat16."""
-    tokens = shape.groups * shape.slots * shape.prefix + shape.batch * shape.suffix
-    return 2.0 * 2 * config.layers * config.kv_heads * config.head_dim * tokens
+    return 2.0 * 2 * config.layers * config.kv_heads * config.head_dim * shape.groups * shape.held
 
 
 def memory_traffic(program: Program, config, mesh: dict[str, int], shape=None) -> float:

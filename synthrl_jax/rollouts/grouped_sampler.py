@@ -201,7 +201,7 @@ class Board:
         self.next_id = 0
         self.loads = 0
         self.started = 0  # tasks whose first token was read
-        self.window: list[np.ndarray] | None = None  # the last steps of every output, [steps, G R] each
+        self.window: list[np.ndarray] | None = None  # the steps of every output that live rows need, [steps, G R] each
         self.active_GxR = np.zeros((self.shape.groups, self.shape.rows), bool)
 
     def unfinished(self) -> bool:
@@ -285,7 +285,7 @@ class Board:
         self.stats.tokens += int(active.sum())
         self.stats.idle_row_steps += steps * B - int(active.sum())
         self.stats.near_ties += int((chunk.gap_CxGxR[:steps][active] < sampling.NEAR_TIE).sum())
-        self.active_GxR = active[-1] & (chunk.ended_CxGxR[steps - 1] < 0)
+        self.active_GxR = np.asarray(chunk.live_GxR)
         before = 0
         if self.window is not None:
             before = len(self.window[0])
@@ -293,16 +293,20 @@ class Board:
         ended = chunk.ended_CxGxR[:steps].reshape(steps, B)
         counts, stopped = chunk.count_CxGxR.reshape(-1, B), chunk.stopped_CxGxR.reshape(-1, B)
         self.started += int((active & (chunk.count_CxGxR[:steps] == 1)).sum())
+        *drawn, drawing, _ = columns
         for step, row in np.argwhere(ended >= 0).tolist():
-            count = int(counts[step, row])
-            end = before + step + 1
-            yield self._finish(
-                int(ended[step, row]),
-                [column[end - count : end, row] for column in columns],
-                "stop" if stopped[step, row] else "length",
-            )
-        keep = self.shape.suffix
-        self.window = [column[-keep:] for column in columns]
+            # its own last steps, those left out in which it waited
+            at = np.flatnonzero(drawing[: before + step + 1, row])[-int(counts[step, row]) :]
+            finish = "stop" if stopped[step, row] else "length"
+            yield self._finish(int(ended[step, row]), [column[at, row] for column in drawn], finish)
+        self.window = self._needed(columns)
+
+    def _needed(self, columns: list[np.ndarray]) -> list[np.ndarray]:
+        """The steps from the first token of any row that is at work."""
+        *_, drawing, count = columns
+        first = (drawing & (count == 1))[::-1].argmax(axis=0)[self.active_GxR.reshape(-1)]
+        keep = 1 + int(first.max()) if first.size else 0
+        return [column[len(column) - keep :] for column in columns]
 
     def _finish(self, task: int, columns: list[np.ndarray], finish: str) -> tuple[Completion, np.ndarray]:
         loaded = self.loaded[bisect.bisect_right(self.first_ids, task) - 1]
@@ -334,4 +338,4 @@ class Loaded:
     place: tuple[int, int]
 
 
-_OUTPUTS = ("token_CxGxR", "logprob_CxGxR", "model_logprob_CxGxR", "gap_CxGxR")
+_OUTPUTS = ("token_CxGxR", "logprob_CxGxR", "model_logprob_CxGxR", "gap_CxGxR", "active_CxGxR", "count_CxGxR")

@@ -15,6 +15,8 @@ from synthrl_jax.rollouts import sampling
 from synthrl_jax.rollouts.root import Root, Settings, Task
 
 LEAST_PREFIX, LEAST_SUFFIX, LEAST_BATCH = 16, 32, 16
+# Where suffixes are short their bytes do not matter, and where a group has few spill rings chance makes rows wait for them.
+LEAST_SPILT, LEAST_SPILLS = 64, 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,10 +27,11 @@ class Shape:
     rows: int  # per group
     slots: int  # prefixes that a group holds at once
     prefix: int  # tokens per prefix slot
-    suffix: int  # ring slots per row
+    suffix: int  # tokens that a continuation may have
     tasks: int  # per prefix slot
     chunk: int  # decode steps per dispatch
     jobs: int  # prefilled per dispatch
+    spills: int = 0  # rings per group for what no longer fits a row's own; 0: a row's own ring holds all of the suffix
     mesh: Mesh | None = None  # groups over its data axes, heads over tensor; None: one device
 
     @property
@@ -40,6 +43,16 @@ class Shape:
     def batch(self) -> int:
         """Rows that decode at once."""
         return self.groups * self.rows
+
+    @property
+    def ring(self) -> int:
+        """Slots of each row's ring, and of each spill ring."""
+        return self.suffix // 2 if self.spills else self.suffix
+
+    @property
+    def held(self) -> int:
+        """Tokens whose keys and values a group holds."""
+        return self.slots * self.prefix + (self.rows + self.spills) * self.ring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +139,8 @@ def plan(needs: Needs, settings: Settings, mesh: Mesh | None = None) -> list[Sha
     rows = max(rows, power_of_two(batch / needs.roots))
     rows = max(1, min(rows, batch // data))
     rows = share_prefixes(rows, min(batch // data, power_of_two(needs.tasks / needs.roots)), prefix, suffix)
+    # few continuations outgrow half of the longest one's length at the same time; those that find no spill ring free wait
+    spills = spills_of(rows, suffix)
     groups = max(data, batch // rows // data * data)
     parts = max(1, -(-groups // needs.roots))
     # a second prefix lets a root start while the last rows of the one before it run out; rows that are alone in their
@@ -137,6 +152,7 @@ def plan(needs: Needs, settings: Settings, mesh: Mesh | None = None) -> list[Sha
         slots=slots,
         prefix=prefix,
         suffix=suffix,
+        spills=spills,
         tasks=bucket(-(-needs.tasks_per_root // parts), 8, 1),
         chunk=32,
         jobs=max(1, min(8, groups * slots // 8)),
@@ -162,12 +178,19 @@ def share_prefixes(rows: int, most: int, prefix: int, suffix: int) -> int:
     row would need; as they were where no sharing can reach it."""
 
     def third(rows):
-        return 3 * (2 * prefix + rows * suffix) <= rows * (prefix + suffix)
+        spills = spills_of(rows, suffix)
+        rings = (rows + spills) / 2 if spills else rows
+        return 3 * (2 * prefix + rings * suffix) <= rows * (prefix + suffix)
 
     enough = rows
     while enough < most and not third(enough):
         enough *= 2
     return enough if third(enough) else rows
+
+
+def spills_of(rows: int, suffix: int) -> int:
+    """Spill rings of a group: with lengths spread evenly up to the longest, a quarter of the rows need one at a time."""
+    return rows // 4 if suffix >= LEAST_SPILT and rows // 4 >= LEAST_SPILLS else 0
 
 
 def cut(jobs: Sequence[Job], shape: Shape) -> list[Job]:

@@ -1,8 +1,8 @@
 """The device side of the grouped sampler: a prefill that loads roots, attention over shared prefixes, and the decode loop.
 
 Shape letters: G group, R row of a group, L prefix slot of a group, P tokens of a prefix slot, S slots of a row's ring,
-Q task of a slot, F job of a load, T prefilled token, C step of a chunk, K kv heads, g query heads per kv head, d head,
-D width, V vocabulary, X ints of a task.
+E spill ring of a group, Q task of a slot, F job of a load, T prefilled token, C step of a chunk, K kv heads, g query heads
+per kv head, d head, D width, V vocabulary, X ints of a task.
 """
 
 import functools
@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from synthrl_jax.policy import decoder
 from synthrl_jax.rollouts import sampling, stop_strings
 from synthrl_jax.rollouts.schedule import Shape
-from synthrl_jax.rollouts.shared_state import Layer, Queue, Rows, State, constrained, suffix_axes
+from synthrl_jax.rollouts.shared_state import Layer, Queue, Rows, State, constrained, spill_axes, suffix_axes
 
 ID, POSITION, BUDGET, LAST = range(4)  # a task's integers
 
@@ -28,10 +28,11 @@ class Chunk(NamedTuple):
     logprob_CxGxR: jax.Array
     model_logprob_CxGxR: jax.Array
     gap_CxGxR: jax.Array  # how near a tie each draw was
-    active_CxGxR: jax.Array
+    active_CxGxR: jax.Array  # drew this token: at work, and not waiting for a spill ring
     ended_CxGxR: jax.Array  # id of the task that ended with this token, or -1
     count_CxGxR: jax.Array  # tokens of the task so far
     stopped_CxGxR: jax.Array
+    live_GxR: jax.Array  # rows whose task is not done after the last step
 
 
 def prefill(config: decoder.DecoderConfig, weights, tokens_FxT):
@@ -140,6 +141,39 @@ def free_slots(rows: Rows, queue: Queue) -> jax.Array:
     return ((queue.drawn_GxL >= queue.count_GxL) & ~jnp.stack(held, axis=1)).sum()
 
 
+class Spill(NamedTuple):
+    """Where the oldest tokens of long continuations are: rows that outgrew their ring hold a spill ring of their group."""
+
+    owner_GxE: jax.Array  # row, or -1
+    of_row_GxR: jax.Array  # spill ring of a row, 0 if none
+    held_GxR: jax.Array  # whether it has one
+    waiting_GxR: jax.Array  # its ring is full and no spill ring is free
+
+    @property
+    def row_GxE(self) -> jax.Array:
+        """The owner as an index, 0 if none."""
+        return jnp.maximum(self.owner_GxE, 0)
+
+
+def give_spills(rows: Rows, owner_GxE: jax.Array, ring: int) -> Spill:
+    """Rows whose ring is full take the free spill rings; one is free again once its row's task is done."""
+    R = rows.active_GxR.shape[1]
+    full_GxR = rows.active_GxR & (rows.generated_GxR >= ring)
+    keeps_GxE = (owner_GxE >= 0) & jnp.take_along_axis(full_GxR, jnp.maximum(owner_GxE, 0), axis=1)
+    owns_GxExR = keeps_GxE[..., None] & (owner_GxE[..., None] == jnp.arange(R))
+    wants_GxR = full_GxR & ~owns_GxExR.any(axis=1)
+    rank_GxR, rank_GxE = jnp.cumsum(wants_GxR, axis=1), jnp.cumsum(~keeps_GxE, axis=1)
+    gets_GxExR = ~keeps_GxE[..., None] & wants_GxR[:, None] & (rank_GxE[..., None] == rank_GxR[:, None])
+    owns_GxExR |= gets_GxExR
+    held_GxR = owns_GxExR.any(axis=1)
+    return Spill(
+        owner_GxE=jnp.where(owns_GxExR.any(axis=2), jnp.argmax(owns_GxExR, axis=2), -1).astype(jnp.int32),
+        of_row_GxR=jnp.argmax(owns_GxExR, axis=1).astype(jnp.int32),
+        held_GxR=held_GxR,
+        waiting_GxR=full_GxR & ~held_GxR,
+    )
+
+
 product = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
 
 
@@ -151,30 +185,53 @@ def scores(q_xNxd: jax.Array, k_xPxd: jax.Array) -> jax.Array:
     return jax.lax.optimization_barrier(product(k_xPxd, q_xNxd.swapaxes(-1, -2))).swapaxes(-1, -2)
 
 
-def attend_with(layer: Layer, shape: Shape, rows: Rows, cursor):
+def slot_of(shape: Shape, suffix: jax.Array, at) -> jax.Array:
+    """One slot of every row's ring, [G, K, R, d]."""
+    d = suffix.shape[-1]
+    return jax.lax.dynamic_slice_in_dim(suffix, at, 1, axis=-2).reshape(shape.groups, -1, shape.rows, d)
+
+
+def attend_with(layer: Layer, shape: Shape, rows: Rows, spill: Spill | None, cursor):
     """The decode step's `attend`: every row against its root's prefix (read once per group) and its own suffix.
 
-    Both parts share one maximum and one sum, so the result is the softmax over prefix and suffix together. A suffix
-    slot is seen iff it was written since the row's refill; the prefix ends before the token that the row fed first.
+    All parts share one maximum and one sum, so the result is the softmax over them together. A suffix slot is seen iff it
+    was written since the row's refill; the prefix ends before the token that the row fed first. A row with a spill ring
+    moves the token that its own ring has no more room for there; the order of tokens in a ring means nothing, so a row
+    that waits for one only writes back what is there.
     """
-    G, R, S = shape.groups, shape.rows, shape.suffix
+    G, R, E, S = shape.groups, shape.rows, shape.spills, shape.ring
     start_GxR = rows.slot_GxR * shape.prefix
     at_LP = jnp.arange(shape.slots * shape.prefix)
     end_GxR = start_GxR + rows.task_GxRxX[..., POSITION] - 1
     prefix_GxRxLP = (at_LP >= start_GxR[..., None]) & (at_LP < end_GxR[..., None])
     age_S = (cursor - jnp.arange(S)) % S  # steps since a slot was written, this step's being 0
     suffix_GxRxS = age_S <= rows.generated_GxR[..., None]
+    if spill is not None:
+        spilt_GxE = jnp.take_along_axis(rows.generated_GxR, spill.row_GxE, axis=1) - S  # before this step
+        spill_GxExS = (age_S <= spilt_GxE[..., None]) & (spill.owner_GxE >= 0)[..., None]
+        row_GxEx1, of_row_GxR = spill.row_GxE[:, None, :, None], spill.of_row_GxR[:, None, :, None]
+        held_GxR = spill.held_GxR[:, None, :, None]
 
     def attend(q_Bx1xHxd, k_Bx1xKxd, v_Bx1xKxd):
         K, d = k_Bx1xKxd.shape[2:]
         g = q_Bx1xHxd.shape[2] // K
         lead = suffix_axes(shape, K)
 
-        def write(suffix, new_Bx1xKxd):
-            new = new_Bx1xKxd.reshape(G, R, K, d).swapaxes(1, 2).reshape(*lead, 1, d)
-            return jax.lax.dynamic_update_slice(suffix, new, (*(0 for _ in lead), cursor, 0))
+        def put(ring, new, lead):
+            new = new.reshape(*lead, 1, d).astype(ring.dtype)
+            return jax.lax.dynamic_update_slice(ring, new, (*(0 for _ in lead), cursor, 0))
 
-        suffix_k, suffix_v = write(layer.suffix_k, k_Bx1xKxd), write(layer.suffix_v, v_Bx1xKxd)
+        def write(suffix, new_Bx1xKxd, spilt, old_GxKxRxd):
+            new_GxKxRxd = new_Bx1xKxd.reshape(G, R, K, d).swapaxes(1, 2)
+            if spilt is None:
+                return put(suffix, new_GxKxRxd, lead), None, None
+            new_GxKxRxd = jnp.where(spill.waiting_GxR[:, None, :, None], old_GxKxRxd, new_GxKxRxd)
+            old_GxKxExd = jnp.take_along_axis(old_GxKxRxd, row_GxEx1, axis=2)
+            suffix = put(suffix, new_GxKxRxd, lead)
+            return suffix, put(spilt, old_GxKxExd, spill_axes(shape, K)), slot_of(shape, suffix, (cursor + 1) % S)
+
+        suffix_k, spill_k, next_k = write(layer.suffix_k, k_Bx1xKxd, layer.spill_k, layer.next_k)
+        suffix_v, spill_v, next_v = write(layer.suffix_v, v_Bx1xKxd, layer.spill_v, layer.next_v)
         q_GxKxRxgxd = (q_Bx1xHxd * d**-0.5).reshape(G, R, K, g, d).transpose(0, 2, 1, 3, 4)
         # rows and query heads of a kv head are one matrix dimension: the prefix is read once for all of them
         prefix_GxKxNxLP = scores(q_GxKxRxgxd.reshape(G, K, R * g, d), layer.prefix_k)
@@ -183,15 +240,32 @@ def attend_with(layer: Layer, shape: Shape, rows: Rows, cursor):
         suffix_GxKxRxgxS = scores(q_GxKxRxgxd.reshape(*lead, g, d), suffix_k).reshape(G, K, R, g, S)
         suffix_GxKxRxgxS = jnp.where(suffix_GxRxS[:, None, :, None], suffix_GxKxRxgxS, sampling.MASKED)
         top = jnp.maximum(prefix_GxKxRxgxLP.max(-1, keepdims=True), suffix_GxKxRxgxS.max(-1, keepdims=True))
+        if spill is not None:
+            spill_lead = spill_axes(shape, K)
+            q_GxKxExgxd = jnp.take_along_axis(q_GxKxRxgxd, row_GxEx1[..., None], axis=2)
+            spill_GxKxExgxS = scores(q_GxKxExgxd.reshape(*spill_lead, g, d), spill_k).reshape(G, K, E, g, S)
+            spill_GxKxExgxS = jnp.where(spill_GxExS[:, None, :, None], spill_GxKxExgxS, sampling.MASKED)
+
+            def to_rows(x_GxKxExgxN, none):
+                x_GxKxRxgxN = jnp.take_along_axis(x_GxKxExgxN, of_row_GxR[..., None], axis=2)
+                return jnp.where(held_GxR[..., None], x_GxKxRxgxN, none)
+
+            top = jnp.maximum(top, to_rows(spill_GxKxExgxS.max(-1, keepdims=True), sampling.MASKED))
+            spill_top = jnp.take_along_axis(top, row_GxEx1[..., None], axis=2)
+            spill_GxKxExgxS = jnp.exp(spill_GxKxExgxS - spill_top)
         prefix_GxKxRxgxLP, suffix_GxKxRxgxS = jnp.exp(prefix_GxKxRxgxLP - top), jnp.exp(suffix_GxKxRxgxS - top)
         sums = prefix_GxKxRxgxLP.sum(-1, keepdims=True) + suffix_GxKxRxgxS.sum(-1, keepdims=True)
         prefix_GxKxNxLP = prefix_GxKxRxgxLP.reshape(G, K, R * g, -1).astype(layer.prefix_v.dtype)
         o_GxKxRxgxd = product(prefix_GxKxNxLP, layer.prefix_v).reshape(G, K, R, g, d)
         suffix_exps = suffix_GxKxRxgxS.reshape(*lead, g, S).astype(suffix_v.dtype)
         o_GxKxRxgxd += product(suffix_exps, suffix_v).reshape(G, K, R, g, d)
+        if spill is not None:
+            sums += to_rows(spill_GxKxExgxS.sum(-1, keepdims=True), 0.0)
+            spill_exps = spill_GxKxExgxS.reshape(*spill_lead, g, S).astype(spill_v.dtype)
+            o_GxKxRxgxd += to_rows(product(spill_exps, spill_v).reshape(G, K, E, g, d), 0.0)
         o_GxKxRxgxd = (o_GxKxRxgxd / sums).astype(q_Bx1xHxd.dtype)
         o_Bx1xHxd = o_GxKxRxgxd.transpose(0, 2, 1, 3, 4).reshape(G * R, 1, K * g, d)
-        return o_Bx1xHxd, layer._replace(suffix_k=suffix_k, suffix_v=suffix_v)
+        return o_Bx1xHxd, Layer(layer.prefix_k, layer.prefix_v, suffix_k, suffix_v, spill_k, spill_v, next_k, next_v)
 
     return attend
 
@@ -211,22 +285,33 @@ def resize(
         return slots[:, :, :, : after.prefix].reshape(after.groups, K, -1, d)
 
     def suffix(old):
-        old_GxKxRxSxd = old.reshape(before.groups, K, before.rows, before.suffix, d)
+        old_GxKxRxSxd = old.reshape(before.groups, K, before.rows, before.ring, d)
         new_GxKxRxSxd = jnp.take_along_axis(old_GxKxRxSxd[group_G], row_GxR[:, None, :, None, None], axis=2)
-        return new_GxKxRxSxd.reshape(*suffix_axes(after, K), after.suffix, d)
+        return new_GxKxRxSxd.reshape(*suffix_axes(after, K), after.ring, d)
+
+    def spill(old):
+        """All spill rings of a group go with each part of it, to be held only where their row went."""
+        if old is None:
+            return None
+        new = old.reshape(before.groups, K, before.spills, before.ring, d)[group_G]
+        return new.reshape(*spill_axes(after, K), after.ring, d)
 
     def rows(old):
         old = old[group_G]
         return jnp.take_along_axis(old, row_GxR.reshape(*row_GxR.shape, *(1,) * (old.ndim - 2)), axis=1)
 
-    layers = tuple(
-        Layer(prefix(layer.prefix_k), prefix(layer.prefix_v), suffix(layer.suffix_k), suffix(layer.suffix_v))
-        for layer in state.layers
-    )
+    def resized(layer):
+        prefixes, suffixes = map(prefix, layer[:2]), [suffix(layer.suffix_k), suffix(layer.suffix_v)]
+        nexts = [slot_of(after, new, state.cursor) if after.spills else None for new in suffixes]
+        return Layer(*prefixes, *suffixes, spill(layer.spill_k), spill(layer.spill_v), *nexts)
+
+    layers = tuple(resized(layer) for layer in state.layers)
     queue = jax.tree.map(lambda old: old[group_G], state.queue)
     new_rows = jax.tree.map(rows, state.rows)
     new_rows = new_rows._replace(active_GxR=new_rows.active_GxR & keep_GxR)
-    return constrained(config, after, State(layers, new_rows, queue, state.cursor))
+    went_GxExR = (state.spill_GxE[group_G][..., None] == row_GxR[:, None]) & new_rows.active_GxR[:, None]
+    spill_GxE = jnp.where(went_GxExR.any(axis=2), jnp.argmax(went_GxExR, axis=2), -1).astype(jnp.int32)
+    return constrained(config, after, State(layers, new_rows, queue, state.cursor, spill_GxE))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 5), donate_argnums=3)
@@ -243,7 +328,11 @@ def decode(config: decoder.DecoderConfig, shape: Shape, weights, state: State, s
         i, state, out = carry
         rows, queue = refill(state.rows, state.queue)
         position_GxR = rows.task_GxRxX[..., POSITION] + rows.generated_GxR  # of the token to draw
-        attends = [attend_with(layer, shape, rows, state.cursor) for layer in state.layers]
+        working_GxR, spill, spill_GxE = rows.active_GxR, None, state.spill_GxE
+        if shape.spills:
+            spill = give_spills(rows, spill_GxE, shape.ring)
+            working_GxR, spill_GxE = working_GxR & ~spill.waiting_GxR, spill.owner_GxE
+        attends = [attend_with(layer, shape, rows, spill, state.cursor) for layer in state.layers]
         hidden_Bx1xD, layers = decoder.run_layers(
             config, weights, rows.token_GxR.reshape(B, 1), position_GxR.reshape(B, 1) - 1, attends
         )
@@ -252,20 +341,21 @@ def decode(config: decoder.DecoderConfig, shape: Shape, weights, state: State, s
             row_keys_B = jax.random.wrap_key_data(rows.key_GxRx2.reshape(B, 2), impl="threefry2x32")
             keys_B = sampling.token_keys(row_keys_B, position_GxR.reshape(B))
             drawn = sampling.draw_warped(logits_BxV, keys_B, rows.warp_GxRx3.reshape(B, 3), filters)
-        token_GxR = drawn.token.reshape(G, R)
-        generated_GxR = rows.generated_GxR + rows.active_GxR
+        token_GxR = jnp.where(working_GxR, drawn.token.reshape(G, R), rows.token_GxR)
+        generated_GxR = rows.generated_GxR + working_GxR
         stopped_GxR, text_GxR = (token_GxR[..., None] == stop_ids_N).any(axis=-1), rows.text_GxR
         if automaton_MxV is not None:
             text_GxR, completes_GxR = stop_strings.step(automaton_MxV, text_GxR, token_GxR)
+            text_GxR = jnp.where(working_GxR, text_GxR, rows.text_GxR)
             stopped_GxR |= completes_GxR
-        stopped_GxR &= rows.active_GxR
-        ended_GxR = stopped_GxR | (rows.active_GxR & (generated_GxR >= rows.task_GxRxX[..., BUDGET]))
+        stopped_GxR &= working_GxR
+        ended_GxR = stopped_GxR | (working_GxR & (generated_GxR >= rows.task_GxRxX[..., BUDGET]))
         record = {
             "token_CxGxR": token_GxR,
             "logprob_CxGxR": drawn.logprob.reshape(G, R),
             "model_logprob_CxGxR": drawn.model_logprob.reshape(G, R),
             "gap_CxGxR": drawn.gap.reshape(G, R),
-            "active_CxGxR": rows.active_GxR,
+            "active_CxGxR": working_GxR,
             "ended_CxGxR": jnp.where(ended_GxR, rows.task_GxRxX[..., ID], -1),
             "count_CxGxR": generated_GxR,
             "stopped_CxGxR": stopped_GxR,
@@ -277,7 +367,8 @@ def decode(config: decoder.DecoderConfig, shape: Shape, weights, state: State, s
             text_GxR=text_GxR,
             active_GxR=rows.active_GxR & ~ended_GxR,
         )
-        state = constrained(config, shape, State(layers, rows, queue, (state.cursor + 1) % shape.suffix))
+        cursor = (state.cursor + 1) % shape.ring
+        state = constrained(config, shape, State(layers, rows, queue, cursor, spill_GxE))
         return i + 1, state, out._replace(**put, steps=i + 1)
 
     def goes_on(carry):
@@ -288,8 +379,9 @@ def decode(config: decoder.DecoderConfig, shape: Shape, weights, state: State, s
         return jnp.zeros((C, G, R), dtype)
 
     floats, ints, bools = per_step(jnp.float32), per_step(jnp.int32), per_step(bool)
-    out = Chunk(jnp.int32(0), ints, floats, floats, floats, bools, ints, ints, bools)
+    out = Chunk(jnp.int32(0), ints, floats, floats, floats, bools, ints, ints, bools, state.rows.active_GxR)
     _, state, out = jax.lax.while_loop(goes_on, step, (jnp.int32(0), state, out))
+    out = out._replace(live_GxR=state.rows.active_GxR)
     if shape.mesh is not None:  # every process reads all of it
         out = jax.lax.with_sharding_constraint(out, NamedSharding(shape.mesh, PartitionSpec()))
     return state, out

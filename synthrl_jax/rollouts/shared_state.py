@@ -1,7 +1,7 @@
 """The state of the grouped sampler on the device: its arrays, an empty one, and where all of it lies on a mesh.
 
 Shape letters: G group, R row of a group, L prefix slot of a group, P tokens of a prefix slot, S slots of a row's ring,
-Q task of a slot, K kv heads, d head, X ints of a task.
+E spill ring of a group, Q task of a slot, K kv heads, d head, X ints of a task.
 """
 
 from typing import NamedTuple
@@ -21,6 +21,12 @@ class Layer(NamedTuple):
     prefix_v: jax.Array
     suffix_k: jax.Array  # [G, K, R, S, d] without axes of size one
     suffix_v: jax.Array
+    spill_k: jax.Array | None = None  # [G, K, E, S, d] likewise; None where no row spills
+    spill_v: jax.Array | None = None
+    # What the ring holds at the cursor, [G, K, R, d]: read a step before it is overwritten. Read in the same step, XLA keeps a
+    # copy of all suffixes for it.
+    next_k: jax.Array | None = None
+    next_v: jax.Array | None = None
 
 
 class Rows(NamedTuple):
@@ -54,11 +60,17 @@ class State(NamedTuple):
     rows: Rows
     queue: Queue
     cursor: jax.Array
+    spill_GxE: jax.Array  # the row that holds a spill ring, or -1
 
 
 def suffix_axes(shape: Shape, K: int) -> tuple[int, ...]:
     """The leading sizes of a suffix: G, K, R without ones, for which XLA would copy the whole cache at each write."""
     return tuple(n for n in (shape.groups, K, shape.rows) if n > 1)
+
+
+def spill_axes(shape: Shape, K: int) -> tuple[int, ...]:
+    """The same of the spill rings: G, K, E."""
+    return tuple(n for n in (shape.groups, K, shape.spills) if n > 1)
 
 
 def empty_state(config: decoder.DecoderConfig, shape: Shape) -> State:
@@ -70,8 +82,10 @@ def empty_state(config: decoder.DecoderConfig, shape: Shape) -> State:
         return jnp.zeros(sizes, jnp.int32)
 
     def layer():
-        prefix, suffix = (G, K, L * shape.prefix, d), (*suffix_axes(shape, K), shape.suffix, d)
-        return Layer(*(jnp.zeros(sizes, config.dtype) for sizes in (prefix, prefix, suffix, suffix)))
+        prefix, suffix = (G, K, L * shape.prefix, d), (*suffix_axes(shape, K), shape.ring, d)
+        spill, slot = (*spill_axes(shape, K), shape.ring, d), (G, K, R, d)
+        sizes = (prefix, prefix, suffix, suffix, *((spill, spill, slot, slot) if shape.spills else ()))
+        return Layer(*(jnp.zeros(size, config.dtype) for size in sizes))
 
     return State(
         layers=tuple(layer() for _ in range(config.layers)),
@@ -94,19 +108,21 @@ def empty_state(config: decoder.DecoderConfig, shape: Shape) -> State:
             stamp_GxL=ints(G, L),
         ),
         cursor=jnp.int32(0),
+        spill_GxE=jnp.full((G, shape.spills), -1, jnp.int32),
     )
 
 
 def state_specs(config: decoder.DecoderConfig, shape: Shape) -> State:
     """PartitionSpec of each array of a state: groups over data and fsdp, kv heads over tensor, no axis of size one."""
     tensor = "tensor" if config.kv_heads % shape.mesh.shape["tensor"] == 0 else None
-    axes = {"G": ("data", "fsdp"), "K": tensor, "R": None}
-    sizes = {"G": shape.groups, "K": config.kv_heads, "R": shape.rows}
-    suffix = PartitionSpec(*(axes[name] for name in "GKR" if sizes[name] > 1))
-    layer = Layer(*(PartitionSpec(axes["G"], tensor),) * 2, suffix, suffix)
+    axes = {"G": ("data", "fsdp"), "K": tensor, "R": None, "E": None}
+    sizes = {"G": shape.groups, "K": config.kv_heads, "R": shape.rows, "E": shape.spills}
+    suffix, spill = (PartitionSpec(*(axes[name] for name in names if sizes[name] > 1)) for names in ("GKR", "GKE"))
+    prefix = PartitionSpec(axes["G"], tensor)
+    layer = Layer(prefix, prefix, suffix, suffix, *((spill, spill, prefix, prefix) if shape.spills else ()))
     group = PartitionSpec(axes["G"])
     small = [jax.tree.map(lambda _: group, kind(*kind._fields)) for kind in (Rows, Queue)]
-    return State((layer,) * config.layers, *small, PartitionSpec())
+    return State((layer,) * config.layers, *small, PartitionSpec(), group)
 
 
 def weight_specs(config: decoder.DecoderConfig, mesh: Mesh) -> decoder.Params:

@@ -109,6 +109,24 @@ def test_grouped_and_static_draw_the_same(kv_heads, roots, n, rows, settings):
     assert_equal_but_for_near_ties(pairs)
 
 
+@pytest.fixture
+def spilling(monkeypatch):
+    """Short suffixes and small groups have spill rings too."""
+    monkeypatch.setattr(schedule, "LEAST_SPILT", 0)
+    monkeypatch.setattr(schedule, "LEAST_SPILLS", 1)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_rows_that_wait_for_a_spill_ring_draw_the_same(kv_heads, spilling):
+    """Nothing stops: every row outgrows its ring, and only a quarter of them find a spill ring free at once."""
+    roots = [Root(f"root {i}", list(range(3, 11 + i)), [Fork(5), Fork(8, max_tokens=31)], n=16) for i in range(4)]
+    pairs, stats = drawn_by_both(random_policy(kv_heads), roots, rows=32, max_tokens=40, stop_ids=())
+    assert_equal_but_for_near_ties(pairs)
+    assert (stats.shape.rows, stats.shape.spills, stats.shape.ring) == (8, 2, 20)
+    assert stats.idle_row_steps > 0.3 * stats.row_steps
+    assert stats.tokens == 4 * 16 * (40 + 31)
+
+
 def test_each_fork_has_filters_of_its_own():
     pairs, _ = drawn_by_both(random_policy(2), random_roots(8, 3, seed=2, filters=0.5), rows=16)
     assert_equal_but_for_near_ties(pairs)
@@ -122,7 +140,9 @@ def few_programs():
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(40))
-def test_grouped_and_static_draw_the_same_on_random_work(seed, few_programs):
+def test_grouped_and_static_draw_the_same_on_random_work(seed, few_programs, request):
+    if seed % 2:
+        request.getfixturevalue("spilling")
     rng = np.random.default_rng(seed)
     roots, n = int(rng.integers(1, 40)), int(rng.integers(1, 12))
     roots = random_roots(roots, n, seed=100 + seed, longest=120, filters=seed % 3 / 4)
@@ -207,7 +227,9 @@ def test_work_without_a_budget_is_empty_and_no_work_is_nothing():
 @pytest.mark.parametrize(("groups", "rows"), [(4, 4), (16, 1), (1, 16)])
 def test_a_decode_step_copies_no_cache(groups, rows):
     config = random_policy().config
-    shape = schedule.Shape(groups=groups, rows=rows, slots=1, prefix=64, suffix=512, tasks=8, chunk=8, jobs=1)
+    shape = schedule.Shape(
+        groups=groups, rows=rows, slots=1, prefix=64, suffix=512, tasks=8, chunk=8, jobs=1, spills=rows // 4
+    )
     state = jax.eval_shape(lambda: shared_state.empty_state(config, shape))
     weights = jax.eval_shape(functools.partial(decoder.unstack, config), random_policy().params)
     arguments = config, shape, weights, state, (np.zeros(8, np.int32), None), False, np.int32(1)

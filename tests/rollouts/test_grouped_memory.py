@@ -39,25 +39,32 @@ def compiled(config, shape):
             "alias": memory.alias_size_in_bytes}
 
 config, shape = planned(128, mesh)
-unshared = dataclasses.replace(shape, groups=shape.batch, rows=1, slots=1)
+unshared = dataclasses.replace(shape, groups=shape.batch, rows=1, slots=1, spills=0)
 print(json.dumps({"shared": compiled(config, shape), "unshared": compiled(config, unshared)}))
 """
 
 
-def planned(rows, mesh=None):
-    """Llama-2-7B's config, and the shape that the sampler plans for values on it: prompts to 512 tokens, responses and rollouts
-    to 256, 8 steps of 8 rollouts each."""
+BENCH = rollout_work.workload("values", "llama2_7b")
+
+
+def planned(rows, mesh=None, work=BENCH):
+    """Llama-2-7B's config, and the shape that the sampler plans for values on it: by default of the bench's responses."""
     config = rollout_work.SIZES["llama2_7b"]
-    forks = range(540, 768, 32)
-    roots = [Root(f"response {i}", [1] * 768, forks, n=8) for i in range(32)]
-    settings = Settings(max_tokens=256, stop_ids=(), rows=rows, sampler="grouped")
-    needs = workload_needs(types.SimpleNamespace(config=config), [roots], settings)
+    settings = Settings(max_tokens=work.max_tokens, stop_ids=(), rows=rows, sampler="grouped")
+    needs = workload_needs(types.SimpleNamespace(config=config), [work.roots], settings)
     return config, schedule.plan(needs, settings, mesh)[0]
 
 
+# prompts to 512 tokens, responses and rollouts to 256, 8 steps of 8 rollouts each
+LONG_PROMPTS = rollout_work.Workload(
+    [Root(f"response {i}", [1] * 768, range(540, 768, 32), n=8) for i in range(32)], max_tokens=256, temperature=1.0
+)
+
+
 @pytest.mark.parametrize("rows", [64, 128, 256, 512])
-def test_values_of_a_7b_model_are_planned_with_a_third_of_the_unshared_bytes(rows):
-    config, shape = planned(rows)
+@pytest.mark.parametrize("work", [BENCH, LONG_PROMPTS], ids=["bench", "long"])
+def test_values_of_a_7b_model_are_planned_with_a_third_of_the_unshared_bytes(rows, work):
+    config, shape = planned(rows, work=work)
     state = jax.eval_shape(lambda: shared_state.empty_state(config, shape))
     held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.layers))
     a_row = 2 * config.layers * config.kv_heads * config.head_dim * 2 * (shape.prefix + shape.suffix)
