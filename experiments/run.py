@@ -26,6 +26,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from experiments import cells as cell_store
+from experiments import machine
 from experiments.cells import Cell, CellStore, Lock, Node
 from experiments.countdown import Countdown
 from experiments.fields import check
@@ -137,8 +138,7 @@ def _executor(workers: int, workdir: str) -> concurrent.futures.Executor:
     counter = context.Value("i", 0)
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(workdir).resolve() / "compiled"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-    # Without huge pages a third of a small training step goes into fresh pages for XLA's buffers; read when a process starts.
-    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    os.environ.setdefault(*machine.HUGE_PAGES)
     return concurrent.futures.ProcessPoolExecutor(workers, context, _prepare, (cores, counter, os.getpid()))
 
 

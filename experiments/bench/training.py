@@ -7,8 +7,10 @@
 ratio = their seconds / ours. `packing`: GSM8K's lengths in packed rows against rows padded to the longest; ratio of trained
 tokens a second. `tree`: per-step DPO pairs with shared prefixes computed once against plain pairs; ratio of pairs a second.
 `chunked`: temporary memory of the loss's gradient at a vocabulary of 32,000, whole / in chunks. Medians over the repeats after
-a first step that compiles; packing, tree and chunked are measured at the first of the sizes. `--clock=cpu` counts processor
-seconds in place of wall time, for a machine that is not quiet: start it on one core (taskset -c 0).
+a first step that compiles; packing, tree and chunked are measured at the first of the sizes. All buffers lie on huge pages,
+PyTorch's too, as those of `experiments.run`'s workers do (a GLIBC_TUNABLES in the environment decides otherwise).
+`--clock=cpu` counts processor seconds in place of wall time, for a machine that is not quiet: start it on one core
+(taskset -c 0).
 """
 
 import argparse
@@ -28,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import machine
 from experiments.bench import training_work as work
 from experiments.bench.rollout_work import SIZES
 from synthrl_jax.learning import optimizer
@@ -104,7 +107,7 @@ def _ended(peer: subprocess.Popen) -> RuntimeError:
 
 def compare_torch(size: str, repeats: int, clock: str) -> dict | None:
     """Our step against PyTorch's, in turn; None where PyTorch is not installed."""
-    config = dataclasses.replace(SIZES[size], dtype="float32")
+    config = dataclasses.replace(SIZES[size], dtype="float32", scan=False)  # layer by layer, as PyTorch's
     ours = Trainer(config, clock)
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, (ROWS // MICRO, MICRO, TOKENS), dtype=np.int32)
     batch = {"tokens": tokens, "mask": np.ones(tokens.shape, np.float32)}
@@ -293,4 +296,5 @@ def main(argv=None) -> list[dict]:
 
 
 if __name__ == "__main__":
+    machine.restart_with_huge_pages()
     main()
