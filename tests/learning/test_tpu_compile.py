@@ -10,17 +10,13 @@ from pathlib import Path
 import pytest
 
 from configs import gsm8k_llama2_7b
+from experiments import plan_compile
 
 ROOT = Path(__file__).parent.parent.parent
 needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu (extra [plan]) is not here"
 )
-ENVIRONMENT = {
-    "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+ENVIRONMENT = plan_compile.ENVIRONMENT | {
     "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
 }
 CONFIG = gsm8k_llama2_7b.get_config()

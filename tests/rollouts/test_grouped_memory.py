@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from experiments import plan_compile
 from experiments.bench import rollout_work
 from synthrl_jax.rollouts import Root, Settings, schedule, shared_state, workload_needs
 
@@ -76,11 +77,7 @@ def test_values_of_a_7b_model_are_planned_with_a_third_of_the_unshared_bytes(row
 def test_values_of_a_7b_model_need_a_third_of_the_unshared_bytes():
     if importlib.util.find_spec("libtpu") is None:
         pytest.skip("libtpu is not installed: pip install -e '.[plan]'")
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "TPU_SKIP_MDS_QUERY": "1",
-        "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-        "TPU_WORKER_HOSTNAMES": "localhost",
+    environment = {**os.environ, **plan_compile.ENVIRONMENT} | {
         "XLA_FLAGS": "",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
     }
