@@ -109,13 +109,6 @@ def test_grouped_and_static_draw_the_same(kv_heads, roots, n, rows, settings):
     assert_equal_but_for_near_ties(pairs)
 
 
-@pytest.fixture
-def spilling(monkeypatch):
-    """Short suffixes and small groups have spill rings too."""
-    monkeypatch.setattr(schedule, "LEAST_SPILT", 0)
-    monkeypatch.setattr(schedule, "LEAST_SPILLS", 1)
-
-
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_rows_that_wait_for_a_spill_ring_draw_the_same(kv_heads, spilling):
     """Nothing stops: every row outgrows its ring, and only a quarter of them find a spill ring free at once."""

@@ -54,7 +54,7 @@ def test_the_automaton_stops_where_the_text_first_holds_a_string(stops):
 
 
 @pytest.mark.parametrize("sampler", ["static", "grouped"])
-def test_samplers_stop_there(sampler):
+def test_samplers_stop_there(sampler, spilling):
     stops = ("####", "aba", "\n\n\n")
     roots = [Root(f"root {i}", [1, 2, 3, i], [2, 4], n=8) for i in range(4)]
     settings = Settings(max_tokens=24, stop_ids=(), stop_strings=stops, rows=16, sampler=sampler)
