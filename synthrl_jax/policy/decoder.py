@@ -21,6 +21,7 @@ import numpy as np
 from synthrl_jax.policy import attention
 from synthrl_jax.policy.attention import Attend, Tree, masked_attention
 from synthrl_jax.policy.axes import constrain
+from synthrl_jax.policy.projection import project
 from synthrl_jax.policy.vocabulary import chunked_logprobs
 
 Params = dict[str, Any]
@@ -126,16 +127,16 @@ class Block(nn.Module):
             a, b = (self.get_variable("params", f"{name}_lora_{side}") for side in "ab")
             if a is None:
                 return y
-            return y + c.lora_scale * jnp.tensordot(jnp.tensordot(x, a.astype(dtype), inputs), b.astype(dtype), 1)
+            return y + c.lora_scale * project(project(x, a.astype(dtype), inputs), b.astype(dtype))
 
         residual_scale = 1.0 / np.sqrt(2 * c.layers)
         with jax.named_scope("attention"):
             h_BxTxD = Norm(c.norm_eps, name="attention_norm")(x_BxTxD)
-            q_BxTxHxd = jnp.einsum("BTD,DHd->BTHd", h_BxTxD, weight("q", c.width, c.width, c.heads, c.head_dim))
+            q_BxTxHxd = project(h_BxTxD, weight("q", c.width, c.width, c.heads, c.head_dim))
             q_BxTxHxd = adapted("q", h_BxTxD, q_BxTxHxd)
-            k_BxTxKxd = jnp.einsum("BTD,DKd->BTKd", h_BxTxD, weight("k", c.width, c.width, c.kv_heads, c.head_dim))
+            k_BxTxKxd = project(h_BxTxD, weight("k", c.width, c.width, c.kv_heads, c.head_dim))
             k_BxTxKxd = adapted("k", h_BxTxD, k_BxTxKxd)
-            v_BxTxKxd = jnp.einsum("BTD,DKd->BTKd", h_BxTxD, weight("v", c.width, c.width, c.kv_heads, c.head_dim))
+            v_BxTxKxd = project(h_BxTxD, weight("v", c.width, c.width, c.kv_heads, c.head_dim))
             v_BxTxKxd = adapted("v", h_BxTxD, v_BxTxKxd)
             if c.qkv_bias:
                 zeros = nn.initializers.zeros
@@ -149,16 +150,16 @@ class Block(nn.Module):
             k_BxTxKxd = constrain(rotate(k_BxTxKxd, rope), "batch", None, "kv_heads", None)
             o_BxTxHxd, extra = attend(q_BxTxHxd, k_BxTxKxd, v_BxTxKxd)
             out = weight("o", c.heads * c.head_dim, c.heads, c.head_dim, c.width, scale=residual_scale)
-            attended_BxTxD = jnp.einsum("BTHd,HdD->BTD", o_BxTxHxd, out)
+            attended_BxTxD = project(o_BxTxHxd, out, 2)
             x_BxTxD = x_BxTxD + adapted("o", o_BxTxHxd, attended_BxTxD, inputs=2)
             x_BxTxD = constrain(x_BxTxD, "batch", None, None)
         with jax.named_scope("mlp"):
             h_BxTxD = Norm(c.norm_eps, name="mlp_norm")(x_BxTxD)
-            gate_BxTxM = adapted("gate", h_BxTxD, h_BxTxD @ weight("gate", c.width, c.width, c.mlp_width))
-            up_BxTxM = adapted("up", h_BxTxD, h_BxTxD @ weight("up", c.width, c.width, c.mlp_width))
+            gate_BxTxM = adapted("gate", h_BxTxD, project(h_BxTxD, weight("gate", c.width, c.width, c.mlp_width)))
+            up_BxTxM = adapted("up", h_BxTxD, project(h_BxTxD, weight("up", c.width, c.width, c.mlp_width)))
             down = weight("down", c.mlp_width, c.mlp_width, c.width, scale=residual_scale)
             gated_BxTxM = constrain(nn.silu(gate_BxTxM) * up_BxTxM, "batch", None, "mlp")
-            x_BxTxD = x_BxTxD + adapted("down", gated_BxTxM, gated_BxTxM @ down)
+            x_BxTxD = x_BxTxD + adapted("down", gated_BxTxM, project(gated_BxTxM, down))
             x_BxTxD = constrain(x_BxTxD, "batch", None, None)
         return x_BxTxD, extra
 

@@ -1,0 +1,31 @@
+"""The product of activations with a weight, and its gradient in the operand order that costs no transposed copies."""
+
+import functools
+
+import jax
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def project(x: jax.Array, weight: jax.Array, inputs: int = 1) -> jax.Array:
+    """x [..., *I] times weight [*I, *O], summed over the `inputs` axes I: [..., *O]. ValueError or TypeError: they differ.
+
+    Reverse mode only. JAX's own rule asks for the weight's gradient as dy x and transposes it; on CPU XLA then writes
+    dy down its columns: with 2,048 tokens a step of SwiGLU at width 768 takes 1.4 times as long as with x dy.
+    """
+    contracted = tuple(range(x.ndim - inputs, x.ndim)), tuple(range(inputs))
+    return jax.lax.dot_general(x, weight, (contracted, ((), ())))
+
+
+def _forward(x, weight, inputs):
+    return project(x, weight, inputs), (x, weight)
+
+
+def _backward(inputs, kept, dy):
+    x, weight = kept
+    rows = tuple(range(x.ndim - inputs))
+    outputs = tuple(range(len(rows), dy.ndim)), tuple(range(inputs, weight.ndim))
+    dx = jax.lax.dot_general(dy, weight, (outputs, ((), ())))
+    return dx, jax.lax.dot_general(x, dy, ((rows, rows), ((), ())))
+
+
+project.defvjp(_forward, _backward)
