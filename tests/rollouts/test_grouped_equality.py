@@ -75,23 +75,27 @@ def drawn_by_both(policy, roots, seed=7, grouped_policy=None, **settings):
 
 
 def assert_equal_but_for_near_ties(pairs):
-    """Tokens, finish and both log-probabilities agree; at a near-tie the comparison of that row ends.
+    """Tokens, finish and both log-probabilities agree; where a row draws another token at a near-tie, up to there.
 
-    A tie at the edge of a nucleus can leave the token and change its log-probability: one token more or less is in it.
+    At most one row in 1,000 may. A near-tie at the edge of a nucleus can also leave the token and change what it was
+    drawn with: one token more or less is in the nucleus. 97 tokens bound the mass at 97 places, logits differ by some
+    1e-6 and a row draws some 15 tokens, so about one row in 350 meets such an edge; all its tokens are compared still.
     """
-    ties = 0
+    ties = edges = 0
     for task, (oracle, ours, gaps) in pairs.items():
-        drawn = zip(oracle.tokens, ours.tokens, oracle.logprobs, ours.logprobs)
-        apart = [i for i, (a, b, p, q) in enumerate(drawn) if a != b or abs(p - q) > 1e-4]
+        apart = [i for i, (a, b) in enumerate(zip(oracle.tokens, ours.tokens)) if a != b]
         upto = apart[0] if apart else len(ours.tokens)
         if apart:
             ties += 1
             assert gaps[upto] < NEAR_TIE, task
         else:
             assert (oracle.tokens, oracle.finish) == (ours.tokens, ours.finish), task
-        if upto:
-            np.testing.assert_allclose(oracle.model_logprobs[:upto], ours.model_logprobs[:upto], atol=1e-4)
+        off = np.abs(np.subtract(oracle.logprobs[:upto], ours.logprobs[:upto])) > 1e-4
+        edges += off.any()
+        assert (np.asarray(gaps[:upto])[off] < NEAR_TIE).all(), task
+        np.testing.assert_allclose(oracle.model_logprobs[:upto], ours.model_logprobs[:upto], atol=1e-4)
     assert ties <= max(1, len(pairs) // 1000)
+    assert edges <= max(2, len(pairs) // 250)
 
 
 @pytest.mark.parametrize(
