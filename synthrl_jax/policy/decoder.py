@@ -21,7 +21,7 @@ import numpy as np
 from synthrl_jax.policy import attention
 from synthrl_jax.policy.attention import Attend, Tree, masked_attention
 from synthrl_jax.policy.axes import constrain
-from synthrl_jax.policy.projection import project
+from synthrl_jax.policy.projection import PRODUCT, project
 from synthrl_jax.policy.vocabulary import chunked_logprobs
 
 Params = dict[str, Any]
@@ -258,7 +258,7 @@ def _hidden(config: DecoderConfig, params: Params, tokens_BxT, positions_BxT, se
         return Block(config).apply({"params": layer_params}, x_BxTxD, rope, attend)
 
     if config.remat != "none":
-        policy = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}[config.remat]
+        policy = {"full": None, "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT)}[config.remat]
         layer = jax.checkpoint(layer, policy=policy, prevent_cse=not config.scan)
     x_BxTxD = constrain(embed(config, params, tokens_BxT), "batch", None, None)
     x_BxTxD, _ = jax.lax.scan(layer, x_BxTxD, params["layers"], unroll=1 if config.scan else config.layers)

@@ -3,21 +3,30 @@
 import functools
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
+
+PRODUCT = "product"  # the name under which rematerialisation may keep a product
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def project(x: jax.Array, weight: jax.Array, inputs: int = 1) -> jax.Array:
     """x [..., *I] times weight [*I, *O], summed over the `inputs` axes I: [..., *O]. ValueError or TypeError: they differ.
 
     Reverse mode only. JAX's own rule asks for the weight's gradient as dy x and transposes it; on CPU XLA then writes
     dy down its columns: with 2,048 tokens a step of SwiGLU at width 768 takes 1.4 times as long as with x dy.
     """
+    return checkpoint_name(
+        _product(x, weight, inputs), PRODUCT
+    )  # a policy that keeps products sees none in a custom rule
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(x, weight, inputs):
     contracted = tuple(range(x.ndim - inputs, x.ndim)), tuple(range(inputs))
     return jax.lax.dot_general(x, weight, (contracted, ((), ())))
 
 
 def _forward(x, weight, inputs):
-    return project(x, weight, inputs), (x, weight)
+    return _product(x, weight, inputs), (x, weight)
 
 
 def _backward(inputs, kept, dy):
@@ -28,4 +37,4 @@ def _backward(inputs, kept, dy):
     return dx, jax.lax.dot_general(x, dy, ((rows, rows), ((), ())))
 
 
-project.defvjp(_forward, _backward)
+_product.defvjp(_forward, _backward)

@@ -122,6 +122,23 @@ def test_scan_and_remat_change_no_gradient(change):
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-5, rtol=1e-4), grads(config), grads(other))
 
 
+def test_remat_keeps_what_it_says_for_the_backward_pass():
+    config, params = model("gqa")
+    t = tokens(2, 8)
+
+    def kept(remat):
+        """Elements that wait for the backward pass."""
+        changed = dataclasses.replace(config, remat=remat, scan=True)
+        back = jax.eval_shape(lambda p: jax.vjp(lambda p: decoder.token_logprobs(changed, p, t).sum(), p)[1], params)
+        return sum(x.size for x in jax.tree.leaves(back))
+
+    # q, k, v, o, gate and up of each token and layer; no gradient needs the result of `down`
+    a_token = config.heads * config.head_dim + 2 * config.kv_heads * config.head_dim + 2 * config.mlp_width
+    a_token += config.width
+    assert kept("dots") - kept("full") == t.size * config.layers * a_token
+    assert kept("none") > kept("dots")
+
+
 def test_any_integer_type_is_taken_and_others_are_refused():
     config, params = model("mha")
     want = decoder.logits(config, params, tokens(1, 4))
