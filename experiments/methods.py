@@ -77,7 +77,7 @@ METHODS: dict[str, tuple[Method, Mapping[str, Any]]] = {
     ),
     "dpo_per_step": (Method(credit_rows, "dpo", needs_reference=True), {"rows": "pairs_fork"}),
     "dpo_per_step_solution": (Method(credit_rows, "dpo", needs_reference=True), {"rows": "pairs_solution"}),
-    "advantage_weighted": (Method(credit_rows, "advantage_weighted"), {"rows": "weighted"}),
+    "advantage_weighted": (Method(credit_rows, "advantage_weighted", needs_reference=True), {"rows": "weighted"}),
     "advantage_filtered": (Method(credit_rows, "sft"), {"rows": "filtered"}),
 }
 

@@ -93,11 +93,12 @@ def programs(c: dict, lengths: Lengths, sampling_rows: int = 0, changes: dict | 
     out: dict[Any, Program] = {}
     for name, entry in {"sft": c["sft"], **c["methods"]}.items():
         train = merged(c["train"], {k: v for k, v in entry.items() if k in c["train"]})
-        loss, reference = "sft", False
+        loss, sides = "sft", 1
         if name != "sft":
             method, _ = methods.find(name, entry)
-            loss, reference = method.loss, method.needs_reference
-        sides = PREFERENCE_ROWS if reference else 1
+            loss = method.loss
+            # a loss from outside that has a reference may be on pairs; of ours `advantage_weighted` only reports its KL
+            sides = PREFERENCE_ROWS if method.needs_reference and loss not in ("sft", "advantage_weighted") else 1
         rows, micro = train["batch"] * sides, train["batch"] // (train["micro"] or train["batch"])
         lora = train.get("lora") or {"rank": 0}
         compute = {field: train[field] for field in COMPUTE if train.get(field) is not None} | changes

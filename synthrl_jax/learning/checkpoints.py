@@ -61,6 +61,9 @@ class Checkpoints:
                 wanted = {*last, *(self._best.get(step) for step in last)}
                 return [c.step in wanted for c in checkpoints]
 
+        if self.directory.is_dir() and jax.process_index() == 0:
+            for left in sorted(self.directory.glob("*.orbax-checkpoint-tmp*")):
+                warnings.warn(f"{left} was not written to its end and is passed over", stacklevel=2)
         self._manager = ocp.CheckpointManager(
             self.directory,
             item_handlers={ARRAYS: ocp.PyTreeCheckpointHandler(), EXTRA: ocp.JsonCheckpointHandler()},
@@ -86,7 +89,7 @@ class Checkpoints:
         args = self._ocp.args.Composite(
             **{ARRAYS: self._ocp.args.PyTreeSave(arrays), EXTRA: self._ocp.args.JsonSave(extra | sums)}
         )
-        with self._told(f"the checkpoint of update {step}"):
+        with self.told(f"the checkpoint of update {step}"):
             self._manager.save(step, args=args, force=True)
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
@@ -185,16 +188,17 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Until what is being written is there. CheckpointError where it cannot be."""
-        with self._told("the last checkpoint"):
+        with self.told("the last checkpoint"):
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
 
     def close(self) -> None:
-        with self._told("the last checkpoint"):
+        with self.told("the last checkpoint"):
             self._manager.close()
 
     @contextlib.contextmanager
-    def _told(self, what: str):
+    def told(self, what: str):
+        """Around what writes beside the checkpoints too: CheckpointError says what could not be written and what is intact."""
         try:
             yield
         except CheckpointError:

@@ -31,12 +31,13 @@ class Loss(NamedTuple):
 def sft(logprobs: LogProbs, batch: Mapping[str, Array]) -> Loss:
     """Weighted negative log-likelihood: -sum(mask * weight * logprobs) over sum(mask).
 
-    `weight` (1 where the batch has none) has mean 1 over a data set. RFT is this loss on positives.
+    `weight` (1 where the batch has none) has mean 1 over a data set. RFT is this loss on positives. With `ref_logprobs` the
+    metrics say how far the policy is from the reference.
     """
     mask, logprobs = _masked(logprobs, batch)
     count = mask.sum()
     total = -(_token_weight(batch, mask) * logprobs).sum()
-    return Loss(total, count, {"nll": (-logprobs.sum(), count)})
+    return Loss(total, count, {"nll": (-logprobs.sum(), count)} | _kl(logprobs, batch, mask))
 
 
 def advantage_weighted(logprobs: LogProbs, batch: Mapping[str, Array], *, beta: float, max_weight: float) -> Loss:
@@ -56,7 +57,7 @@ def advantage_weighted(logprobs: LogProbs, batch: Mapping[str, Array], *, beta: 
         "step_weight": (step_weights.sum(), count),
         "step_weight_at_cap": (at_cap, count),
     }
-    return Loss(total, count, metrics)
+    return Loss(total, count, metrics | _kl(logprobs, batch, mask))
 
 
 def dpo(logprobs: LogProbs, batch: Mapping[str, Array], *, beta: float, nll: float = 0.0) -> Loss:
@@ -169,6 +170,14 @@ def _pairs(logprobs: LogProbs, batch: Mapping[str, Array], beta: float) -> _Pair
         weight=weight,
         kl=(-(counted * ratios).sum(), (counted * counts).sum()),
     )
+
+
+def _kl(logprobs: LogProbs, batch: Mapping[str, Array], mask: Array) -> Metrics:
+    """`reference_kl` of the masked tokens where the batch has the reference's log-probabilities."""
+    if batch.get("ref_logprobs") is None:
+        return {}
+    ref = jnp.where(mask > 0, batch["ref_logprobs"], 0).astype(logprobs.dtype)
+    return {"reference_kl": ((ref - logprobs).sum(), mask.sum())}
 
 
 def _masked(logprobs: LogProbs, batch: Mapping[str, Array]) -> tuple[Array, Array]:

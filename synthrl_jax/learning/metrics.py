@@ -17,7 +17,7 @@ MEANINGS = {
     "loss": "total over weight of the whole batch, all micro-batches and hosts; what is minimised",
     "gradient_norm": "global L2 norm of the gradient, before clipping",
     "nll": "mean negative log-likelihood of the masked tokens, nats a token",
-    "entropy": "mean entropy of the policy's next-token distribution at the masked tokens of one batch, nats, after the update",
+    "entropy": "mean entropy of the policy's next-token distribution at the masked tokens of the batch, nats, after the update",
     "step_weight": "mean of the masked tokens' min(exp(A / beta), max_weight)",
     "step_weight_at_cap": "share of masked tokens whose weight is at max_weight",
     "preference_accuracy": "share of pairs whose implicit reward is larger on the chosen side; a tie counts half",
@@ -40,7 +40,8 @@ TIMING_MEANINGS = {
     "real_share": "share of the computed places that hold a token",
     "computed_per_trained": "tokens computed per token trained",
     "mfu": "model FLOP utilisation: 6 FLOPs a token and matrix parameter (the unembedding only at counted tokens) plus causal "
-    "attention at half of T^2, for real tokens, nothing for rematerialisation, over the devices' dense bfloat16 peak",
+    "attention at half of T^2, for real tokens, nothing for rematerialisation, over the devices' dense bfloat16 peak; with LoRA "
+    "4 FLOPs a frozen parameter, as it needs no gradient; not given on devices whose peak metrics.py does not list",
     "peak_bytes": "largest memory in use on the first device so far (on CPU: of this process)",
 }
 # dense bfloat16 FLOP/s of one device, by jax's device_kind; from the makers' data sheets
@@ -52,21 +53,29 @@ PEAK_FLOPS = {
     "TPU v5p": 459e12,
     "TPU v6 lite": 918e12,
     "TPU v6e": 918e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
     "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA A100-PCIE-40GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
+    "NVIDIA H100 PCIe": 756e12,
     "NVIDIA H100 80GB HBM3": 989e12,
     "NVIDIA H200": 989e12,
 }
 
 
-def model_flops(config: DecoderConfig, real: int, counted: int, context: float) -> float:
-    """FLOPs of a training step by the convention of `mfu`; context: mean number of tokens that a token sees."""
+def model_flops(config: DecoderConfig, real: int, counted: int, context: float, adapters: int = 0) -> float:
+    """FLOPs of a training step by the convention of `mfu`; context: mean number of tokens that a token sees.
+
+    adapters: low-rank parameters that alone are trained (0: all parameters are).
+    """
     c = config
     attention = c.width * c.head_dim * (2 * c.heads + 2 * c.kv_heads)
     layers = c.layers * (attention + 3 * c.width * c.mlp_width)
     seen = (
         2 * c.layers * c.heads * c.head_dim * context
     )  # q k and its product with v, two FLOPs each, are 2 multiply-adds
-    return 6.0 * (real * (layers + seen) + counted * c.width * c.vocab_size)
+    matrices = real * layers + counted * c.width * c.vocab_size
+    return (4.0 if adapters else 6.0) * matrices + 6.0 * real * (seen + adapters)
 
 
 def peak_bytes() -> int | None:
@@ -110,13 +119,13 @@ class Trace:
 
 class MetricWriter:
     """Appends rows `{"step": ..., name: value}` to metrics.jsonl and the same scalars to a TensorBoard event file;
-    metrics_meanings.json beside them says what each name means.
+    metrics_meanings.json beside them says what each name means; one that is not known here is of the `loss`.
 
     A resumed run passes `resume_after`: rows of later steps, written before the interruption, are dropped, so that the file ends
     with the rows of an uninterrupted run.
     """
 
-    def __init__(self, directory, *, resume_after: int = -1, tensorboard: bool = True):
+    def __init__(self, directory, *, resume_after: int = -1, tensorboard: bool = True, loss: str = ""):
         # a bucket's objects cannot be appended to: there the files grow on this machine and are sent when they are closed
         self._target = remote.path(directory) if remote.is_remote(directory) else None
         self.path = Path(tempfile.mkdtemp() if self._target else directory) / "metrics.jsonl"
@@ -127,9 +136,8 @@ class MetricWriter:
         fresh = self.path.with_name("metrics.jsonl.new")  # renamed when whole: a kill in between must not cost rows
         fresh.write_text("".join(json.dumps(row) + "\n" for row in kept))
         fresh.replace(self.path)
-        meanings = {"metrics.jsonl": MEANINGS, "timing.jsonl": TIMING_MEANINGS}
-        fresh.write_text(json.dumps(meanings, indent=1) + "\n")
-        fresh.replace(self.path.with_name("metrics_meanings.json"))
+        self._loss, self._meanings = loss, {"metrics.jsonl": dict(MEANINGS), "timing.jsonl": dict(TIMING_MEANINGS)}
+        self._write_meanings()
         self._file = self.path.open("a")
         self._timing = None
         self._board = None
@@ -147,13 +155,22 @@ class MetricWriter:
             self._timing = self.path.with_name("timing.jsonl").open("a")
         self._put(self._timing, step, values)
 
+    def _write_meanings(self) -> None:
+        fresh = self.path.with_name("metrics_meanings.json.new")
+        fresh.write_text(json.dumps(self._meanings, indent=1) + "\n")
+        fresh.replace(fresh.with_suffix(""))
+
     def _put(self, file, step: int, values: dict[str, float]) -> None:
+        meanings = self._meanings[Path(file.name).name]
+        if unknown := [name for name in values if name not in meanings]:
+            meanings.update(dict.fromkeys(unknown, f"a metric of the loss {self._loss or 'of this run'}: see there"))
+            self._write_meanings()
         row = {"step": step} | {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
         file.write(json.dumps(row) + "\n")
         file.flush()
         if self._board is not None:
             for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+                self._board.add_scalar(name, value, step, summary_description=meanings[name])
 
     def sync(self) -> None:
         """Send the rows so far to a bucket, as a checkpoint is written that later rows will follow."""

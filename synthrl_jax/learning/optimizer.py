@@ -17,7 +17,8 @@ GUARD_PATIENCE = 25  # bad updates in a row after which skipping has no point
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    """learning_rate: the peak; warmup: share of the updates; final: the last rate's share of the peak.
+    """learning_rate: the peak; warmup: share of the updates; final: the share of the peak that the
+    schedule has come down to after the last update.
 
     name: adamw, or adafactor (Shazeer & Stern 2018, without momentum: its state is a small fraction of the parameters; `b1`
     and `b2` have no say). bad: what happens on a loss or gradient that is not finite, or on a spike: `stop` the run or `skip` the

@@ -113,14 +113,18 @@ def make_step(
 
 
 def make_entropy(config: decoder.DecoderConfig) -> Callable:
-    """The jitted mean entropy (params, batch [M, rows, ...], frozen=None) at the masked tokens of the first micro-batch."""
+    """The jitted mean entropy (params, batch [M, rows, ...], frozen=None) at the masked tokens of all micro-batches."""
 
     @jax.jit
     def mean_entropy(params, batch, frozen=None):
-        batch = jax.tree.map(lambda x: x[0], batch)
         params = params if frozen is None else lora.join(frozen, params)
-        _, entropy = batch_logprobs(config, params, batch, entropy=True)
-        mask = batch["mask"] * (jnp.arange(batch["mask"].shape[1]) > 0)
-        return (mask * entropy).sum() / jnp.maximum(mask.sum(), 1)
+
+        def sums(micro):
+            _, entropy = batch_logprobs(config, params, micro, entropy=True)
+            mask = micro["mask"] * (jnp.arange(micro["mask"].shape[1]) > 0)
+            return (mask * entropy).sum(), mask.sum()
+
+        total, count = jax.lax.map(sums, batch)
+        return total.sum() / jnp.maximum(count.sum(), 1)
 
     return mean_entropy

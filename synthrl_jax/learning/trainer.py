@@ -114,6 +114,7 @@ def train(
     merged = (lambda params: params) if frozen is None else _merger(config, params, mesh)
 
     data = {"seed": batches.seed, "batch": batches.batch, "units": batches.units}
+    data |= {"order": "tree"} if batches.pack == "tree" else {}  # the one packing that changes which units meet
     checkpoints = None
     if workdir is not None:
         checkpoints = Checkpoints(remote.path(workdir) / "checkpoints", keep=settings.keep, background=True)
@@ -122,10 +123,13 @@ def train(
         state.best = jax.tree.map(jnp.copy, state.params)  # the step donates
 
     first = jax.process_index() == 0
-    writer = MetricWriter(workdir, resume_after=state.update) if workdir is not None and first else None
+    writer = None
+    if workdir is not None and first:
+        writer = MetricWriter(workdir, resume_after=state.update, loss=settings.loss)
     look_at = {round(settings.updates * (i + 1) / settings.looks) for i in range(settings.looks)}
     progress = Progress(label, settings.updates, unit="updates", start=state.update)
-    clock = _Clock(config, batches, len(mesh.devices.flat) if mesh is not None else 1)
+    adapters = 0 if frozen is None else sum(x.size for x in jax.tree.leaves(trained))
+    clock = _Clock(config, batches, len(mesh.devices.flat) if mesh is not None else 1, adapters)
     watch = UpdateWatch(settings.optimizer, label)
     tensorboard = None if workdir is None else remote.path(workdir) / "tensorboard"
     trace = Trace(tensorboard, settings.profile if tensorboard else 0, state.update, settings.updates)
@@ -158,9 +162,10 @@ def train(
                         state.best = jax.tree.map(jnp.copy, state.params)
                         state.best_update, state.best_score = update, score
                 if writer is not None:
-                    writer.write(update, row)
-                    if timing:
-                        writer.write_timing(update, timing)
+                    with checkpoints.told(f"the metrics of update {update}"):
+                        writer.write(update, row)
+                        if timing:
+                            writer.write_timing(update, timing)
                 progress.note(**{k: row[k] for k in ("loss", "validation") if k in row})
             if checkpoints is not None:
                 leave = sigterm.asked or checkpoints.preempted(update)
@@ -168,7 +173,8 @@ def train(
                 if leave or (due and update < settings.updates):
                     watch.check()  # a state that is not finite must not take the place of a good one
                     if writer is not None:
-                        writer.sync()
+                        with checkpoints.told(f"the metrics up to update {update}"):
+                            writer.sync()
                     checkpoints.save(update, _arrays(state), state.extra(data))
                 if leave:
                     checkpoints.wait()
@@ -177,6 +183,10 @@ def train(
                 raise Preempted(f"{label}: stopped by SIGTERM at update {update}; without a directory nothing is saved")
             if look:
                 clock.pause()
+    if (
+        sigterm.asked
+    ):  # it came as the last files were written: what follows must not go on as if nothing had been asked
+        raise Preempted(f"{label}: stopped by SIGTERM at its end, update {state.update}")
     if state.looks and all(np.isnan(score) for _, score in state.looks):
         raise FloatingPointError(f"{label}: none of {len(state.looks)} validation looks gave a score: all are NaN")
     return TrainResult(merged(state.best), state.best_update, state.looks)
@@ -243,8 +253,8 @@ def _resume(state: _State, checkpoints: Checkpoints, data: dict[str, int]) -> No
 class _Clock:
     """Rates between rows of the log, the first update (which compiles), looks and checkpoints left out."""
 
-    def __init__(self, config: decoder.DecoderConfig, batches: Batches, devices: int):
-        self.config, self.batches, self.devices = config, batches, devices
+    def __init__(self, config: decoder.DecoderConfig, batches: Batches, devices: int, adapters: int):
+        self.config, self.batches, self.devices, self.adapters = config, batches, devices, adapters
         self.begun: float | None = None
         self.steps: list[int] = []
 
@@ -275,7 +285,7 @@ class _Clock:
         peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
         if peak:
             context = total["seen"] / total["real"]
-            flops = model_flops(self.config, total["real"], total["trained"], context)
+            flops = model_flops(self.config, total["real"], total["trained"], context, self.adapters)
             row["mfu"] = flops / seconds / peak / self.devices
         if (peak_memory := peak_bytes()) is not None:
             row["peak_bytes"] = peak_memory

@@ -1,6 +1,7 @@
 """Checkpoints: what is kept, what is passed over, where they can be read, and what a kill leaves."""
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -11,9 +12,14 @@ import jobs
 import numpy as np
 import pytest
 
+from synthrl_jax.credit.example import Example
 from synthrl_jax.learning import checkpoints as module
+from synthrl_jax.learning.batches import Batches
 from synthrl_jax.learning.checkpoints import CheckpointError, Checkpoints, UnreadableError, bit_sums
-from synthrl_jax.learning.preemption import EXIT_CODE
+from synthrl_jax.learning.metrics import MetricWriter, read_metrics
+from synthrl_jax.learning.optimizer import OptimizerSettings
+from synthrl_jax.learning.preemption import EXIT_CODE, Preempted
+from synthrl_jax.learning.trainer import TrainSettings, train
 from synthrl_jax.policy import decoder, sharding
 from synthrl_jax.policy.sharding import make_mesh
 
@@ -168,7 +174,8 @@ def test_half_written_ones_are_no_checkpoints(tmp_path):
     saved(tmp_path)
     half = tmp_path / "3.orbax-checkpoint-tmp"
     shutil.copytree(tmp_path / "2", half)
-    store = Checkpoints(tmp_path)
+    with pytest.warns(UserWarning, match="3.orbax-checkpoint-tmp was not written to its end and is passed over"):
+        store = Checkpoints(tmp_path)
     assert store.restore(ARRAYS)[1]["update"] == 2
     store.close()
 
@@ -230,6 +237,44 @@ def test_a_full_disk_ends_the_run_with_a_clear_error(tmp_path):
     printed = jobs.run(tmp_path, updates=6, looks=1, save_every=1, fill=4000, code=1)
     assert "CheckpointError" in printed and "intact are:" in printed
     jobs.run(tmp_path, updates=6, looks=1)
+
+
+def test_metrics_that_cannot_be_written_end_the_run_as_a_full_disk_does(tmp_path, monkeypatch):
+    config = decoder.DecoderConfig(vocab_size=8, width=8, layers=1, heads=2)
+    rows = [Example(np.arange(4) + i, np.arange(4) > 0) for i in range(4)]
+    settings = TrainSettings(
+        loss="sft", optimizer=OptimizerSettings(learning_rate=1e-3), updates=4, looks=2, log_every=1
+    )
+
+    def full(self, file, step, values):
+        if step == 3:
+            raise OSError(28, "No space left on device", file.name)
+
+    monkeypatch.setattr(MetricWriter, "_put", full)
+    batches = Batches(rows, batch=2, seed=0, pad_id=0)
+    with pytest.raises(CheckpointError, match=r"the metrics of update 3 .*No space left on device.*intact are: 2"):
+        train(config, decoder.init(config, jax.random.key(0)), batches, settings, workdir=tmp_path)
+
+
+def test_a_sigterm_at_the_very_end_is_not_swallowed(tmp_path, monkeypatch):
+    config = decoder.DecoderConfig(vocab_size=8, width=8, layers=1, heads=2)
+    rows = [Example(np.arange(4) + i, np.arange(4) > 0) for i in range(4)]
+    settings = TrainSettings(loss="sft", optimizer=OptimizerSettings(learning_rate=1e-3), updates=2)
+    close = MetricWriter.close
+
+    def late(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        close(self)
+
+    monkeypatch.setattr(MetricWriter, "close", late)
+    with pytest.raises(Preempted):
+        train(
+            config,
+            decoder.init(config, jax.random.key(0)),
+            Batches(rows, batch=2, seed=0, pad_id=0),
+            settings,
+            workdir=tmp_path,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -296,10 +341,21 @@ def test_killed_twenty_times_it_ends_with_the_same_bits(tmp_path, uninterrupted,
 
 
 @pytest.mark.long
-def test_a_run_moves_from_one_process_to_two(tmp_path, uninterrupted):
-    jobs.run(tmp_path, term_at=12, slow=0.05, code=EXIT_CODE)
+@pytest.mark.parametrize("seed", range(2))
+def test_a_killed_run_moves_from_one_process_to_two(tmp_path, uninterrupted, seed):
+    process = jobs.start(tmp_path, slow=0.05)
+    wanted = int(np.random.default_rng(seed).integers(8, 20))
+    while process.poll() is None and f"[{wanted}]" not in ((tmp_path / "seen").read_text() if seen(tmp_path) else ""):
+        time.sleep(0.005)
+    process.kill()
+    printed, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, printed
     jobs.run_on_two(tmp_path, devices=2, mesh={"data": 2, "fsdp": 2})
     jobs.assert_close(uninterrupted[0], tmp_path, atol=2e-3)
+    for found, wanted in zip(
+        *map(read_metrics, (tmp_path / "metrics.jsonl", uninterrupted[0] / "metrics.jsonl")), strict=True
+    ):
+        assert found == pytest.approx(wanted, rel=1e-2, abs=1e-3)
 
 
 @pytest.mark.long

@@ -234,3 +234,17 @@ def test_losses_come_by_word_or_path_and_may_ask_for_entropy():
         named_loss("kto")
     with pytest.raises(ValueError, match="cannot be imported"):
         named_loss("test_losses:nothing_here")
+
+
+@pytest.mark.parametrize("name", ["sft", "advantage_weighted"])
+def test_fine_tuning_tells_how_far_it_is_from_a_reference_that_it_has(name):
+    rng = np.random.default_rng(0)
+    logprobs, ref = (jnp.asarray(-rng.random((2, 5)), jnp.float32) for _ in range(2))
+    mask = jnp.asarray([[0, 1, 1, 1, 0], [0, 0, 1, 1, 1]], jnp.float32)
+    batch = {"mask": mask, "weight": jnp.ones((2, 5)), "advantage": jnp.zeros((2, 1))}
+    batch |= {"step_ids": jnp.zeros((2, 5), jnp.int32)}
+    options = {"beta": 1.0, "max_weight": 5.0} if name == "advantage_weighted" else {}
+    loss = LOSSES[name]
+    assert "reference_kl" not in loss(logprobs, batch, **options).metrics
+    total, count = loss(logprobs, batch | {"ref_logprobs": ref}, **options).metrics["reference_kl"]
+    assert float(total / count) == pytest.approx(float(((ref - logprobs) * mask).sum() / 6), rel=1e-5)

@@ -1,16 +1,20 @@
 """One step is the same step on one device, on eight, and on two processes of four."""
 
+import contextlib
 import functools
 import json
 
 import jax
+import jax.numpy as jnp
 import jobs
 import numpy as np
+import optax
 import pytest
 
 from synthrl_jax.credit.example import Example
 from synthrl_jax.learning.batches import Batches
 from synthrl_jax.learning.optimizer import OptimizerSettings
+from synthrl_jax.learning.step import find_loss, make_step
 from synthrl_jax.learning.trainer import TrainSettings, train
 from synthrl_jax.policy import decoder, sharding
 from synthrl_jax.policy.sharding import make_mesh
@@ -34,7 +38,8 @@ def rows(loss):
         tokens = random.integers(0, 32, random.integers(6, 16))
         pair = (f"p{i // 2}", ("chosen", "rejected")[i % 2]) if loss == "dpo" else None
         ref = -random.random(len(tokens)).astype(np.float32)
-        out.append(Example(tokens, np.arange(len(tokens)) > 2, pair=pair, ref_logprobs=ref))
+        weight = np.full(len(tokens), 0.5 + random.random()) if loss == "sft" else None
+        out.append(Example(tokens, np.arange(len(tokens)) > 2, weight=weight, pair=pair, ref_logprobs=ref))
     return out
 
 
@@ -59,10 +64,45 @@ def assert_same_update(got, want):
         assert off.sum() < 1e-3 * moved.sum() and (off > 1e-4).mean() < 2e-3
 
 
+@functools.cache
+def gradients(loss, mesh=None, micro=8):
+    """What a step without Adam's division and clip takes away, and its metrics: of rows of unequal lengths and pair weights."""
+    mesh = make_mesh(**MESHES[mesh]) if mesh else None
+    batches = Batches(rows(loss), batch=16, micro=micro, seed=0, pad_id=0)
+    place = functools.partial(sharding.put_batch, mesh) if mesh else jnp.asarray
+    batch = {name: place(array) for name, array in batches.at(0).items()}
+    step = make_step(CONFIG, find_loss(loss, {"beta": 0.5} if loss == "dpo" else {}), optax.sgd(1.0), mesh=mesh)
+    start = jax.tree.map(jnp.array, PARAMS)
+    if mesh:
+        start = jax.device_put(start, sharding.shardings(CONFIG, mesh))
+    with jax.set_mesh(mesh) if mesh else contextlib.nullcontext():
+        after, _, metrics = step(start, optax.sgd(1.0).init(start), batch)
+    gradients = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), PARAMS, after)
+    return gradients, {name: float(value) for name, value in metrics.items()}
+
+
+def assert_same_gradients(found, wanted):
+    for a, b in zip(jax.tree.leaves(found[0]), jax.tree.leaves(wanted[0]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * np.abs(b).max())
+    assert found[1] == pytest.approx(wanted[1], rel=1e-4, abs=1e-6)
+    assert wanted[1]["gradient_norm"] > 0.01
+
+
 @pytest.mark.parametrize("mesh", MESHES)
 @pytest.mark.parametrize("loss", ["sft", "dpo"])
-def test_a_step_on_eight_devices_equals_one_device(loss, mesh):
-    assert_same_update(one_update(loss, mesh=mesh), one_update(loss))
+def test_gradients_and_metrics_on_eight_devices_are_those_of_one(loss, mesh):
+    assert_same_gradients(gradients(loss, mesh), gradients(loss))
+
+
+@pytest.mark.parametrize("micro", [2, 4, 16])
+@pytest.mark.parametrize("loss", ["sft", "dpo"])
+def test_gradients_and_metrics_of_micro_batches_are_those_of_the_whole(loss, micro):
+    assert_same_gradients(gradients(loss, micro=micro), gradients(loss))
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_a_step_of_adamw_on_eight_devices_equals_one_device(mesh):
+    assert_same_update(one_update("dpo", mesh=mesh), one_update("dpo"))
 
 
 @pytest.mark.slow
@@ -72,8 +112,6 @@ def test_factored_state_and_packed_rows_on_a_mixed_mesh_too(name, pack):
 
 
 def test_parameters_and_optimiser_state_lie_split_over_the_mesh():
-    import optax
-
     from synthrl_jax.learning import optimizer
 
     mesh = make_mesh(**MESHES["mixed"])

@@ -15,6 +15,7 @@ from synthrl_jax.learning.batches import Batches
 from synthrl_jax.learning.losses import Loss
 from synthrl_jax.learning.metrics import MEANINGS, TIMING_MEANINGS, model_flops, read_metrics
 from synthrl_jax.learning.optimizer import OptimizerSettings
+from synthrl_jax.learning.step import make_entropy
 from synthrl_jax.learning.trainer import TrainSettings, train
 from synthrl_jax.policy import decoder
 
@@ -181,6 +182,58 @@ def test_every_metric_of_a_run_has_its_meaning(tmp_path):
     assert beside == {"metrics.jsonl": MEANINGS, "timing.jsonl": TIMING_MEANINGS}
 
 
+def told(logprobs, batch):
+    """A user's loss with a metric of its own."""
+    total, count = -(batch["mask"] * logprobs).sum(), batch["mask"].sum()
+    return Loss(total, count, {"surprise": (total, count)})
+
+
+def test_metrics_of_a_loss_from_outside_name_it_in_the_file_and_in_tensorboard(tmp_path):
+    options = dataclasses.replace(settings(2), loss="test_optimizer:told")
+    train(CONFIG, PARAMS, Batches(rows(), batch=2, seed=0, pad_id=0), options, workdir=tmp_path)
+    beside = json.loads((tmp_path / "metrics_meanings.json").read_text())
+    added = beside["metrics.jsonl"].keys() - MEANINGS.keys()
+    assert added == {"surprise"} and "test_optimizer:told" in beside["metrics.jsonl"]["surprise"]
+    events = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").glob("events*"))
+    assert MEANINGS["gradient_norm"].encode() in events
+
+
+def test_entropy_is_the_mean_over_all_micro_batches():
+    batch = {k: jnp.asarray(v) for k, v in Batches(rows(), batch=8, micro=2, seed=0, pad_id=0).at(0).items()}
+    whole = {k: jnp.asarray(v) for k, v in Batches(rows(), batch=8, seed=0, pad_id=0).at(0).items()}
+    entropy = make_entropy(CONFIG)
+    assert float(entropy(PARAMS, batch)) == pytest.approx(float(entropy(PARAMS, whole)), rel=1e-5)
+    assert len(batch["tokens"]) == 4
+
+
+def test_schedules_are_those_by_hand():
+    def rates(schedule, warmup):
+        rate = optimizer.learning_rate(
+            OptimizerSettings(learning_rate=2.0, schedule=schedule, warmup=warmup, final=0.1), 10
+        )
+        return [float(rate(update)) for update in range(11)]
+
+    ramp = [1.0, 2.0]
+    down = np.arange(9) / 8
+    np.testing.assert_allclose(rates("linear", 0.2), ramp + list(2 - 1.8 * down), rtol=1e-6)
+    np.testing.assert_allclose(rates("constant", 0.2), ramp + [2.0] * 9, rtol=1e-6)
+    np.testing.assert_allclose(rates("cosine", 0.2), ramp + list(0.2 + 0.9 * (1 + np.cos(np.pi * down))), rtol=1e-6)
+    np.testing.assert_allclose(rates("linear", 0.0), 2 - 1.8 * np.arange(11) / 10, rtol=1e-6)
+
+
+@pytest.mark.parametrize("norm", [0.5, 40.0])
+def test_gradients_are_cut_to_the_clips_global_norm(norm):
+    random = np.random.default_rng(0)
+    params = {"layers": {"gate": jnp.ones((2, 3, 3))}, "embed": jnp.ones((4, 3))}
+    drawn = jax.tree.map(lambda x: random.standard_normal(x.shape), params)
+    whole = np.sqrt(sum((x**2).sum() for x in jax.tree.leaves(drawn)))
+    gradients = jax.tree.map(lambda x: jnp.asarray(x * norm / whole, jnp.float32), drawn)
+    transform = optimizer.make(OptimizerSettings(learning_rate=0.1, clip=2.0, b1=0.9), 10)
+    _, state = transform.update(gradients, transform.init(params), params)
+    cut = 0.1 * min(1.0, 2.0 / norm)  # Adam's first moment is (1 - b1) of what it was given
+    jax.tree.map(lambda m, g: np.testing.assert_allclose(m, cut * g, rtol=1e-5), optax.tree.get(state, "mu"), gradients)
+
+
 def test_a_trace_longer_than_the_run_is_cut_and_one_that_a_failure_ends_is_closed(tmp_path):
     options = dataclasses.replace(settings(3), profile=5)
     traces = lambda name: list((tmp_path / name / "tensorboard").rglob("*.xplane.pb"))  # noqa: E731
@@ -195,3 +248,5 @@ def test_model_flops_are_six_a_token_and_parameter_and_attention():
     matrices = 3 * (4 * 8 * 8 + 3 * 8 * 16)
     attention = 3 * 12 * 8 * 5.5  # 12 L H d a token and token seen
     assert model_flops(config, 10, 4, 5.5) == pytest.approx(10 * (6 * matrices + attention) + 6 * 4 * 8 * 10)
+    frozen = 10 * (4 * matrices + attention) + 4 * 4 * 8 * 10  # no gradient of a frozen matrix
+    assert model_flops(config, 10, 4, 5.5, adapters=7) == pytest.approx(frozen + 6 * 10 * 7)
