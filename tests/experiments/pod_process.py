@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import runpy
 import sys
 import threading
 import time
@@ -44,6 +45,28 @@ def fails(directory: Path):
     if pod.index():
         pod.fail("ValueError: this shard is damaged", 2)
     pod.barrier("never")
+
+
+def stages(directory: Path):
+    """Every cell of the config data2.py, each from the inputs that one process left in the work directory `one`."""
+    from experiments.cells import MANIFEST, Cell
+    from experiments.graph import plan
+    from experiments.run import make_cell
+
+    def left(label: str, place: str) -> Cell:
+        path = directory / "one" / place
+        manifest = json.loads((path / MANIFEST).read_text())
+        return Cell(label, path, manifest["key"], manifest["fingerprint"])
+
+    one = json.loads((directory / "one" / "run.json").read_text())["cells"]
+    config = runpy.run_path(str(directory / "data2.py"))["get_config"]()
+    made = {}
+    for node in plan(config):
+        inputs = {role: left(label, one[label]) for role, label in node.inputs.items()}
+        made[node.label] = str(make_cell(str(directory / "two"), node, inputs).path.relative_to(directory / "two"))
+    if pod.first():
+        (directory / "two" / "run.json").write_text(json.dumps({"cells": made}))
+    pod.finish()
 
 
 def stuck():

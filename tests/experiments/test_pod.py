@@ -170,34 +170,33 @@ def cells_of(workdir):
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_two_processes_agree_with_one(tmp_path):
-    """Every stage of both: parameters but for the order of sums, and what is drawn, graded and credited row for row."""
+def test_each_stage_on_two_processes_agrees_with_one_on_the_same_inputs(tmp_path):
+    """Parameters but for the order of sums, and what is drawn, graded and credited row for row but for near-ties."""
     import jax
     import numpy as np
 
     from synthrl_jax.policy import load_pretrained
 
     alone = start(*run_command(tmp_path, 1, "one"))
-    assert alone.wait(1800) == 0, alone.stderr.read()[-2000:]
-    port = free_port()
-    pair = [start(*run_command(tmp_path, 2, "two", f"--distributed=127.0.0.1:{port},2,{i}")) for i in range(2)]
-    texts = [process.communicate(timeout=3000) for process in pair]
-    assert [process.returncode for process in pair] == [0, 0], [text[-2000:] for _, text in texts]
-    assert "2 processes" in texts[0][0]
+    _, errors = alone.communicate(timeout=1800)
+    assert alone.returncode == 0, errors[-2000:]
+    run_command(tmp_path, 2, "two")  # writes the config
+    for code, _, errors in play("stages", tmp_path, seconds=3000):
+        assert code == 0, errors[-2000:]
     one, two = cells_of(tmp_path / "one"), cells_of(tmp_path / "two")
     assert set(one) == set(two)
-    compared, differ = 0, {}
+    rows, moved = 0, 0
     for label in one:
         if (one[label] / "policy").exists():
             first, second = (load_pretrained(str(cells[label] / "policy")).params for cells in (one, two))
             for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second)):
                 np.testing.assert_allclose(a, b, atol=2e-4, err_msg=label)
+            moved += 1
         for name in ("responses.jsonl", "values.jsonl", "credits.jsonl", "verdicts.jsonl", "problems.jsonl"):
             if (one[label] / name).exists():
-                rows = [(cells[label] / name).read_text().splitlines() for cells in (one, two)]
-                assert len(rows[0]) == len(rows[1])
-                compared += len(rows[0])
-                others = sum(a != b for a, b in zip(*rows))
-                if others > max(1, 0.05 * len(rows[0])):  # near ties may fall the other way
-                    differ[f"{label} {name}"] = f"{others} of {len(rows[0])}"
-    assert compared > 300 and not differ, differ
+                texts = [(cells[label] / name).read_text().splitlines() for cells in (one, two)]
+                assert len(texts[0]) == len(texts[1]), (label, name)
+                rows += len(texts[0])
+                others = sum(a != b for a, b in zip(*texts))
+                assert others <= max(1, len(texts[0]) // 1000), f"{label} {name}: {others} of {len(texts[0])}"
+    assert rows > 300 and moved == 3  # pi_sft and two methods
