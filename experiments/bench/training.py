@@ -8,7 +8,8 @@ ratio = their seconds / ours. `packing`: GSM8K's lengths in packed rows against 
 tokens a second. `tree`: per-step DPO pairs with shared prefixes computed once against plain pairs; ratio of pairs a second.
 `chunked`: temporary memory of the loss's gradient at a vocabulary of 32,000 and one layer, whole / in chunks, and both peaks.
 Medians over the repeats after a first step that compiles; packing, tree and chunked are measured at the first of the sizes. All
-buffers lie on huge pages, PyTorch's too, as those of `experiments.run`'s workers do (a GLIBC_TUNABLES in the environment decides otherwise).
+buffers lie on huge pages, PyTorch's too, as those of `experiments.run`'s workers do (a GLIBC_TUNABLES in the environment decides
+otherwise).
 `--clock=cpu` counts processor seconds in place of wall time, for a machine that is not quiet: start it on one core
 (taskset -c 0).
 """
