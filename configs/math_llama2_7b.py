@@ -37,4 +37,4 @@ def math_form(c) -> None:
     c.problems.settings = {"evaluation": {"source": "hendrycks_math", "path": "data/math", "published": True}}
     c.validation_problems, c.test_problems = 350, 5000
     c.delimiters, c.grading = SENTENCE, "boxed_last_normalised"
-    c.sample.max_tokens, c.sample.rows = 768, 48  # longer rows than GSM8K's: fewer fit
+    c.sample.max_tokens, c.sample.rows = 768, 32  # longer rows than GSM8K's: fewer fit

@@ -168,6 +168,14 @@ def config_hash(config: ConfigDict) -> str:
     return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
 
 
+def files_hash() -> str:
+    """A digest of the code that this process runs, whether or not git is there to name it."""
+    root, digest = Path(__file__).resolve().parents[1], hashlib.sha256()
+    for file in sorted(p for part in ("synthrl_jax", "experiments") for p in (root / part).rglob("*.py")):
+        digest.update(f"{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def write_summary(config: ConfigDict, path: str, done: dict[str, Cell], workdir: Path) -> None:
     """run.json: what was run, and where its cells lie; the report reads it."""
     summary = {"name": config.name, "config": config.to_dict(), "config_hash": config_hash(config)}
@@ -221,7 +229,7 @@ def main(argv: list[str] | None = None) -> int:
         done = run(nodes, str(workdir), args.workers, told)
     except KeyboardInterrupt:
         print("\nstopped; give the same command again to go on from here", file=sys.stderr)
-        return 130
+        return _end(130, KeyboardInterrupt("Ctrl-C"))
     except Preempted as stopped:
         print(f"{stopped}; give the same command again to go on from here", file=sys.stderr)
         return EXIT_CODE
@@ -239,10 +247,16 @@ def main(argv: list[str] | None = None) -> int:
             raise
         traceback.print_exc()
         return _end(1, error)
-    if pod.first():
-        write_summary(config, args.config, done, workdir)
-        print(_report(workdir, args.json))
-    pod.finish()
+    try:
+        if pod.first():
+            write_summary(config, args.config, done, workdir)
+            print(_report(workdir, args.json))
+        pod.finish()
+    except Exception as error:
+        if pod.count() == 1:
+            raise
+        traceback.print_exc()
+        return _end(1, error)
     del lock
     return 0
 
@@ -285,10 +299,11 @@ def _join(args, config: ConfigDict) -> None:
         raise UsageError(
             f"mesh {dict(config.mesh)} is of {sizes} devices and the pod has {jax.device_count()}: set config.mesh"
         )
-    mesh = "x".join(str(size) for size in config.mesh.values())
-    found = pod.check_alike(
-        pod.facts(mesh=mesh, config=config_hash(config), workdir=args.workdir, commit=cell_store._commit())
-    )
+    sizes = list(config.mesh.values())
+    known = math.prod(size for size in sizes if size != -1)
+    mesh = "x".join(str(jax.device_count() // known if size == -1 else size) for size in sizes)
+    facts = {"config": config_hash(config), "files": files_hash(), "commit": cell_store._commit()}
+    found = pod.check_alike(pod.facts(mesh=mesh, workdir=args.workdir, **facts))
     if pod.first():
         print(pod.banner(found), flush=True)
 

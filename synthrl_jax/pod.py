@@ -78,17 +78,28 @@ def start(text: str, seconds: float = BARRIER_SECONDS) -> None:
     import jax
     from jax._src import distributed
 
-    given = parse(text)
-    if given is None:
-        jax.distributed.initialize()
-    else:
-        coordinator, processes, place = given
-        jax.distributed.initialize(coordinator, processes, place)
+    given, limit = parse(text), max(1, int(seconds))
+    try:
+        if given is None:
+            jax.distributed.initialize(initialization_timeout=limit)
+        else:
+            coordinator, processes, place = given
+            jax.distributed.initialize(coordinator, processes, place, initialization_timeout=limit)
+    except (ValueError, RuntimeError) as error:
+        said = str(error).splitlines()[0]
+        if given is None and "coordinator_address" in said:
+            raise ValueError("--distributed=auto: this machine is not part of a TPU pod; use HOST:PORT,N,I") from None
+        raise PodError(f"not all processes came within {limit} s: {said}") from error
     _POD.index, _POD.count = jax.process_index(), jax.process_count()
     _POD.client, _POD.seconds = distributed.global_state.client, seconds
     dump_stacks_on_sigterm()
     if _POD.count > 1:
         threading.Thread(target=_watch, name="pod watch", daemon=True).start()
+
+
+def limit() -> float:
+    """Seconds that a barrier waits unless it is told otherwise."""
+    return _POD.seconds
 
 
 def agree(name: str, value: Any = None) -> Any:
@@ -213,11 +224,13 @@ def shared(ids: Sequence[str], work: Callable[[list[int]], Sequence[Any]], name:
 
 
 def exchange(data: bytes) -> list[bytes]:
-    """Every process's bytes, in order, on every process."""
-    if _POD.count == 1:
-        return [data]
+    """Every process's bytes, in order, on every process; also where jax alone, without `start`, joined them."""
+    import jax
     import numpy as np
     from jax.experimental import multihost_utils
+
+    if jax.process_count() == 1:
+        return [data]
 
     sizes = multihost_utils.process_allgather(np.array(len(data), np.int64))
     padded = np.zeros(int(sizes.max()), np.uint8)

@@ -35,16 +35,27 @@ def is_remote(place) -> bool:
     return str(place).startswith("gs://")
 
 
+def passes(error: Exception) -> bool:
+    """Whether asking again may help: by an HTTP status where the error carries one (gcsfs, google.api_core), else by type."""
+    code = getattr(error, "code", None)
+    if isinstance(code, int):
+        return code in (408, 429) or code >= 500
+    if isinstance(error, FINAL) or str(error).startswith("Forbidden"):  # gcsfs says 403 in words
+        return False
+    return isinstance(error, OSError | TimeoutError | RuntimeError) or type(error).__name__ == "ChecksumError"
+
+
 def retried(function: Callable, *arguments, **named):
     """The function's result, asked for again with growing pauses after errors that may pass (503, resets, time-outs)."""
     for attempt in range(TRIES):
         try:
             return function(*arguments, **named)
-        except FINAL:
-            raise
-        except (OSError, TimeoutError, RuntimeError) as error:
+        except Exception as error:
+            if not passes(error):
+                raise
             if attempt == TRIES - 1:
-                raise OSError(f"{function.__name__} {arguments[:1]} failed {TRIES} times: {error}") from error
+                name = getattr(function, "__name__", "request")
+                raise OSError(f"{name} {arguments[:1]} failed {TRIES} times: {error}") from error
             # random, so that a pod's processes do not all come back at once
             time.sleep(min(LONGEST_WAIT, FIRST_WAIT * 2**attempt) * random.uniform(0.5, 1.0))
 
@@ -70,6 +81,60 @@ class Upload(io.BytesIO):
             self.close()
 
 
+class Download(io.RawIOBase):
+    """A file being read: after an error in the middle it is opened again and read on from there."""
+
+    def __init__(self, opener: Callable[[], Any]):
+        self._open, self._at = opener, 0
+        self._file = retried(opener)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        def move():
+            self._there().seek(offset, whence)
+            return self._file.tell()
+
+        if whence == io.SEEK_CUR:
+            offset, whence = self._at + offset, io.SEEK_SET
+        self._at = self._tried(move)
+        return self._at
+
+    def readinto(self, buffer) -> int:
+        data = self._tried(lambda: self._there().read(len(buffer)))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def _there(self):
+        if self._file is None:
+            self._file = self._open()
+            self._file.seek(self._at)
+        return self._file
+
+    def _tried(self, function: Callable):
+        def once():
+            try:
+                return function()
+            except Exception:
+                self._file = None
+                raise
+
+        return retried(once)
+
+    def close(self):
+        if not self.closed and self._file is not None:
+            self._file.close()
+        super().close()
+
+
 class Retrying:
     """An etils backend whose requests are repeated."""
 
@@ -88,7 +153,8 @@ class Retrying:
 
     def open(self, path, mode: str):
         if "w" not in mode:
-            return retried(self.backend.open, path, mode)
+            file = io.BufferedReader(Download(lambda: self.backend.open(path, "rb")), 1 << 20)
+            return file if "b" in mode else io.TextIOWrapper(file, encoding="utf-8")
 
         def send(data: bytes):
             def write(_):

@@ -16,7 +16,7 @@ whole restarts backoff
 ((${#AFTER[@]})) || wrong "say what to run: tpu_scripts/babysit.sh -- --config=configs/FILE.py"
 [[ -n $WORKDIR ]] || wrong "WORKDIR is not set: gs://BUCKET/NAME, where all workers see the same files"
 
-export PROJECT ZONE NAME TYPE MODE SLICES RUNTIME WORKDIR WAIT POLL ENVIRONMENT="${ENVIRONMENT:-}" TPU_ENV=/dev/null
+export PROJECT ZONE NAME TYPE MODE SLICES RUNTIME WORKDIR WAIT POLL SSH_LIMIT ENVIRONMENT="${ENVIRONMENT:-}" TPU_ENV=/dev/null
 dry=()
 [[ $DRY != 1 ]] || dry=(--dry-run)
 

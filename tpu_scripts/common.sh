@@ -2,6 +2,7 @@
 # What every script here shares: settings from one env file and flags, one way to call gcloud, states and their reasons.
 set -euo pipefail
 
+LIMIT="" # see limited
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 program=$(basename "$0")
 
@@ -28,6 +29,7 @@ settings() {
     wrong "no such file: $file"
   fi
   PROJECT=${PROJECT:-} ZONE=${ZONE:-} NAME=${NAME:-synthrl} TYPE=${TYPE:-} MODE=${MODE:-on-demand} SLICES=${SLICES:-1}
+  SSH_LIMIT=${SSH_LIMIT:-240} # seconds for what only looks or stops
   RUNTIME=${RUNTIME:-} WORKDIR=${WORKDIR:-} WAIT=${WAIT:-60} POLL=${POLL:-20} REST=() AFTER=()
   DRY=0 YES=0 # flags alone: one left in the environment must not answer a question
   while (($#)); do
@@ -55,7 +57,7 @@ settings() {
   # a name of Google's, and a word in commands and file names here
   [[ $NAME =~ ^[a-z]([a-z0-9-]{0,48}[a-z0-9])?$ ]] || wrong "NAME=$NAME: small letters, digits and -, a letter first, at most 50"
   [[ $SLICES =~ ^[1-9][0-9]*$ ]] || wrong "SLICES=$SLICES: a number of slices"
-  [[ $SLICES == 1 || $MODE == queued* ]] || wrong "SLICES=$SLICES: several slices come as a queued resource (MODE=queued)"
+  [[ ${CLOUD:-gcloud} != gcloud || $SLICES == 1 || $MODE == queued* ]] || wrong "SLICES=$SLICES: several slices come as a queued resource (MODE=queued)"
   [[ $WAIT =~ ^[0-9]+$ ]] || wrong "WAIT=$WAIT: whole minutes, 0 for ever"
   WAIT=$((10#$WAIT))
   [[ $POLL =~ ^[0-9]+(\.[0-9]+)?$ ]] || wrong "POLL=$POLL: seconds"
@@ -131,7 +133,16 @@ quoted() {
 
 # run COMMAND ...: run it, or with --dry-run print it, ready to be pasted.
 run() {
-  if [[ $DRY == 1 ]]; then quoted "$@" | sed 's/ $//'; echo; else "$@"; fi
+  if [[ $DRY == 1 ]]; then quoted "$@" | sed 's/ $//'; echo; else limited "$@"; fi
+}
+
+# limited COMMAND ...: run it, for LIMIT seconds at most where that is set: an ssh that hangs must not hang whoever looks after runs.
+limited() {
+  local code=0
+  if [[ -z ${LIMIT:-} ]] || ! command -v timeout >/dev/null; then "$@"; return; fi
+  timeout -k 10 "$LIMIT" "$@" || code=$?
+  [[ $code != 124 && $code != 137 ]] || say "no answer within $LIMIT s: $1 ${2:-} ${3:-} ${4:-} ${5:-} ${6:-}"
+  return "$code"
 }
 
 # ask ANSWER COMMAND ...: its output in $answer, "" where gcloud finds no such thing; a dry run prints the command and
@@ -141,8 +152,9 @@ ask() {
   shift
   if [[ $DRY == 1 ]]; then run "$@"; say "# assumed: ${assumed:-there is none}"; answer=$assumed; return; fi
   errors=$(mktemp)
-  if ! answer=$("$@" 2>"$errors"); then
-    if grep -q -i -E 'NOT_FOUND|not found' "$errors"; then
+  if ! answer=$(LIMIT=$SSH_LIMIT limited "$@" 2>"$errors"); then
+    # of the thing itself: a project or zone that does not exist is no reason to say that nothing is there
+    if grep -q -i -E 'NOT_FOUND|not found' "$errors" && ! grep -q -i -E '\b(project|zone|location)\b[^/]*not (found|exist)' "$errors"; then
       answer=""
     else
       cat "$errors" >&2; explain "$(<"$errors")"; rm -f "$errors"; exit 1

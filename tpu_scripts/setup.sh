@@ -17,7 +17,7 @@ done
 on_workers all "$unpack" || die "setup failed on a worker: its last lines are above; the same command again goes on"
 
 if [[ $DRY == 1 ]]; then on_workers all "$remote chips"; exit; fi
-found=$(on_workers all "$remote chips") || die "a worker cannot count its chips: $found"
+found=$(LIMIT=$SSH_LIMIT on_workers all "$remote chips") || die "a worker cannot count its chips: $found"
 lines=$(grep -E '^[^ ]+ chips [0-9]+$' <<<"$found" | sort || true)
 counts=$(awk '{print $3}' <<<"$lines" | sort | uniq -c | sort -rn)
 [[ -n $lines ]] || die "no worker said how many chips it sees: $found"
@@ -26,4 +26,9 @@ if (($(wc -l <<<"$counts") > 1)); then
   die "workers see different numbers of chips; not $usual: $(awk -v n="$usual" '$3 != n {printf "%s (%s) ", $1, $3}' <<<"$lines")-> tpu_scripts/delete.sh, then create.sh"
 fi
 (($(awk 'NR == 1 {print $3}' <<<"$lines") > 0)) || die "no worker sees a chip: is $NAME of type $TYPE with image $(runtime)?"
+# a missing node leaves the others alike: the type says how many there should be (v4 and v5p count cores, two a chip)
+total=$(awk '{n += $3} END {print n}' <<<"$lines") wanted=${TYPE##*-}
+if [[ $wanted =~ ^[0-9]+$ ]]; then wanted=$((10#$wanted * SLICES)); else wanted=$total; fi
+[[ $TYPE != v4-* && $TYPE != v5p-* ]] || wanted=$((wanted / 2))
+((total == wanted)) || say "warning: the workers see $total chips together, $SLICES x $TYPE has $wanted: is every worker there (tpu_scripts/status.sh)?"
 say "$(wc -l <<<"$lines" | tr -d ' ') workers of $(awk 'NR == 1 {print $3}' <<<"$lines") chips each are set up"

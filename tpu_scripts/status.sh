@@ -15,7 +15,7 @@ done
 ((ready)) || exit 0
 code=0
 for node in $(nodes); do
-  { said=$(on_workers all "$if_set_up $remote status" "$node" 2>&1 >&3) || code=1; } 3>&1
+  { said=$(LIMIT=$SSH_LIMIT on_workers all "$if_set_up $remote status" "$node" 2>&1 >&3) || code=1; } 3>&1
   [[ -z $said ]] || say "$said"
   sed -n "s/.*worker \([0-9][0-9]*\) failed.*/$node-w-\1 silent | no answer by ssh/p" <<<"$said"
 done

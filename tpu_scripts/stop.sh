@@ -11,4 +11,4 @@ for node in $(nodes); do
   if [[ $answer == READY ]]; then up+=("$node"); else say "$node is ${answer:-absent}: nothing runs there"; fi
 done
 ((${#up[@]})) || exit 0
-on_workers all "$if_set_up $remote stop" "${up[@]}" || die "not every worker stopped: tpu_scripts/status.sh tells which"
+LIMIT=$SSH_LIMIT on_workers all "$if_set_up $remote stop" "${up[@]}" || die "not every worker stopped: tpu_scripts/status.sh tells which"

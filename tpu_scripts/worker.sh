@@ -72,13 +72,15 @@ chips() {
   echo "$host chips ${SYNTHRL_CHIPS:-$n}"
 }
 
-running() { tmux has-session -t "$session" 2>/dev/null; }
+running() { tmux has-session -t "=$session" 2>/dev/null; }
 
 start() {
   if running; then echo "$host runs already"; return; fi
   rm -f "$state/exit" "$state/pid" "$state/main"
   local words
   printf -v words '%q ' "$@"
+  # a tmux server that was there before hands on its own variables, not these
+  (umask 077 && export -p >"$state/environment")
   tmux new-session -d -s "$session" "bash synthrl_jax/tpu_scripts/worker.sh main $words"
   echo "$host started"
 }
@@ -94,6 +96,9 @@ keep_log() {
 main() {
   local workdir=$1 code=0 python child="" keeper
   shift
+  # shellcheck disable=SC1091
+  [[ ! -f $state/environment ]] || source "$state/environment"
+  cd "$HOME"
   identity $$ >"$state/main"
   python=$(cat "$state/python")
   # TERM reaches the shell when the session is killed: the child is told, saves, and is waited for
@@ -141,7 +146,7 @@ stop() {
     for ((i = 0; i < 600; i++)); do lives "$kind" || break; sleep 0.1; done
     ! lives "$kind" || signal KILL "$kind"
   done
-  tmux kill-session -t "$session" 2>/dev/null || true
+  tmux kill-session -t "=$session" 2>/dev/null || true
   rm -f "$state/pid" "$state/main" "$state/exit"
   echo "$host stopped"
 }

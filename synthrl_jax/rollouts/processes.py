@@ -1,13 +1,14 @@
 """Which process draws what on a pod, and how all come to know all of it."""
 
 import pickle
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from synthrl_jax import pod
 from synthrl_jax.policy import sharding
 from synthrl_jax.rollouts.root import Completion, Root, distinct
 
@@ -29,9 +30,12 @@ def mesh_of(policy) -> Mesh | None:
     return sharding.mesh_of(policy.params)
 
 
-def barrier(name: str) -> None:
-    """Wait until every process of the run is here."""
-    if jax.process_count() > 1:
+def barrier(name: str, own_seconds: float = 0.0) -> None:
+    """Wait until every process of the run is here. PodError names those that are not after the pod's time limit, or after
+    as long again as this one's own share took: shares are about equal, however long they are."""
+    if pod.count() > 1:
+        pod.barrier(name, max(pod.limit(), own_seconds))
+    elif jax.process_count() > 1:  # joined by jax alone
         multihost_utils.sync_global_devices(name)
 
 
@@ -40,15 +44,12 @@ def sample_shares(
 ) -> list[Completion]:
     """All completions of all roots on every process, each drawn by one of them (or by all together, see `share_of`).
 
-    ValueError: two roots of one id.
+    ValueError: two roots of one id. PodError: a process has not drawn its share in time.
     """
     index, count = share_of(policy)
+    began = time.monotonic()
     own = list(draw(distinct(roots)[index::count]))
     if count == 1:
         return own
-    data = np.frombuffer(pickle.dumps(own), np.uint8)
-    sizes = multihost_utils.process_allgather(np.array(len(data)))
-    padded = np.zeros(int(sizes.max()), np.uint8)
-    padded[: len(data)] = data
-    gathered = multihost_utils.process_allgather(padded)
-    return [c for row, size in zip(gathered, sizes) for c in pickle.loads(row[: int(size)].tobytes())]
+    barrier("all shares are drawn", time.monotonic() - began)
+    return [completion for data in pod.exchange(pickle.dumps(own)) for completion in pickle.loads(data)]

@@ -80,7 +80,7 @@ def sample_to_store(
             bar.set_postfix_str(f"{tokens / (time.monotonic() - start):,.0f} tokens/s", refresh=False)
             bar.update()
     if pod:
-        processes.barrier(f"{label}: all is written")
+        processes.barrier(f"{label}: all is written", time.monotonic() - start)
     return (completion for number in numbers for completion in read_shard(shard_path(directory, number)))
 
 

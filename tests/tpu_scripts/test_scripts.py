@@ -427,3 +427,57 @@ def test_a_run_that_ends_at_once_leaves_its_code(tmp_path):
     command = ["bash", str(tmp_path / "worker.sh"), "main", str(tmp_path / "work"), "--config=x"]
     subprocess.run(command, env=os.environ | {"HOME": str(home)}, check=True)
     assert (home / "synthrl_state" / "exit").read_text() == "2\n"
+
+
+def test_an_ssh_that_hangs_is_given_up_and_told(cloud):
+    cloud.call("create.sh")
+    cloud.call("setup.sh")
+    cloud.script(ssh_hangs={"1": "status"})
+    cloud.more = {"SSH_LIMIT": "2"}
+    hung = cloud.call("status.sh", code=1)
+    assert "no answer within 2 s: gcloud compute tpus tpu-vm ssh pod" in hung.stderr
+    assert "not every worker answers" in hung.stderr
+
+
+@pytest.mark.parametrize("script", ["delete.sh", "status.sh"])
+def test_a_project_that_does_not_exist_is_not_taken_for_an_absent_tpu(cloud, script):
+    cloud.script(
+        describe_error="ERROR: (gcloud.compute.tpus.tpu-vm.describe) NOT_FOUND: Project 'my-project' not found or deleted"
+    )
+    failed = cloud.call(script, code=1)
+    assert "Project 'my-project' not found" in failed.stderr and "does not exist" not in failed.stderr
+    resource = "projects/my-project/locations/us-west4-a/nodes/pod"
+    cloud.script(
+        describe_error=f"ERROR: (gcloud.compute.tpus.tpu-vm.describe) NOT_FOUND: Resource '{resource}' was not found"
+    )
+    assert (
+        "does not exist" in cloud.call(script).stderr
+        if script == "delete.sh"
+        else "absent" in cloud.call(script).stdout
+    )
+
+
+def test_a_run_sees_the_environment_that_it_was_given_whatever_tmux_had_before(cloud):
+    cloud.program("python", 'echo "FLAGS=$MY_FLAG" >"$HOME/seen"')
+    cloud.env_file.write_text(cloud.env_file.read_text() + "ENVIRONMENT=\"MY_FLAG='a b'\"\n")
+    cloud.call("create.sh")
+    cloud.call("setup.sh")
+    cloud.call("run.sh", "--", "--config=configs/tiny.py")
+    for i in range(2):
+        until(lambda i=i: (cloud.home(i) / "seen").exists())
+        assert (cloud.home(i) / "seen").read_text() == "FLAGS=a b\n"
+
+
+def test_fewer_chips_than_the_type_has_are_warned_of(cloud):
+    cloud.script(workers=1)
+    cloud.call("create.sh")
+    assert "the workers see 4 chips together, 1 x v5litepod-8 has 8" in cloud.call("setup.sh").stderr
+    cloud.call("delete.sh", "--yes")
+    cloud.script(workers=2)
+    cloud.call("create.sh")
+    assert "warning" not in cloud.call("setup.sh").stderr
+
+
+def test_several_slices_on_gke_need_no_queue(cloud):
+    dry = cloud.call("gke.sh", "create", "--slices", "2", "--dry-run")
+    assert "--num-slices=2" in dry.stdout
