@@ -234,13 +234,24 @@ def experiment(
             "stored_bytes": stage.stored,
         }
         entry["cost"] = entry["chip_hours"] * options.price if options.price else None
+        used = [by_name[name]["fits"] for name, _ in stage.programs]
+        drawn = ((decode, stage.generated), (prefill, stage.prefilled), (score, stage.scored))
+        used += [row["fits"] for row, amount in drawn if amount]
+        entry["fits"] = all_fit(used)
         out.append(entry)
-    total = {"stage": "total", **{k: sum(e[k] or 0 for e in out) for k in out[0] if k != "stage"}}
+    total = {"stage": "total", **{k: sum(e[k] or 0 for e in out) for k in out[0] if k not in ("stage", "fits")}}
     total["cost"] = total["cost"] if options.price else None
-    # float32 parameters and both moments; the exported policy in bfloat16
-    total["checkpoint_bytes"] = 12.0 * arithmetic.parameters(config)
+    total["fits"] = all_fit([entry["fits"] for entry in out])
+    # the trained parameters and the optimiser's state, of the largest step; the exported policy in bfloat16
+    states = (arithmetic.state_bytes(program, program.config_of(config)) for program in made if program.kind == "train")
+    total["checkpoint_bytes"] = max(trained + moments for trained, moments, _ in states)
     total["policy_bytes"] = 2.0 * arithmetic.parameters(config)
     return [*out, total]
+
+
+def all_fit(known: list[bool | None]) -> bool | None:
+    """False where one does not fit, None where one is not known."""
+    return False if False in known else None if None in known else True
 
 
 def prefill_tokens(made: list[Program]) -> float:
@@ -260,11 +271,11 @@ def search(c: dict, config, where: Slice, programs: list[Program], options, best
             mesh = {"data": where.chips // tensor // fsdp, "fsdp": fsdp, "tensor": tensor}
             for micro in [m for m in divisors(program.rows) if program.rows // m % (mesh["data"] * fsdp) == 0]:
                 candidate = dataclasses.replace(program, micro=micro)
-                need = arithmetic.resident_bytes(candidate, config, mesh)
-                need = max(
-                    need + arithmetic.held_bytes(candidate, config, mesh), look_of(candidate, base, where, mesh, greedy)
-                )
-                if mesh["data"] % where.slices == 0 and need < 0.8 * where.usable:
+                state = arithmetic.resident_bytes(candidate, config, mesh)
+                state += arithmetic.held_bytes(candidate, config, mesh)
+                # activations come on top of the state (compiling decides by how much); a look is all that it takes
+                holds = state < 0.9 * where.usable and look_of(candidate, base, where, mesh, greedy) <= where.usable
+                if mesh["data"] % where.slices == 0 and holds:
                     found.append((paper_seconds(candidate, config, where, mesh), micro, candidate, mesh))
     found.sort(key=lambda entry: entry[:2])
     kept, seen = [], set()

@@ -1,6 +1,6 @@
 """The tables that `experiments.plan` shows."""
 
-from experiments import plan_compile
+from experiments import plan_chips, plan_compile
 from experiments.plan_chips import GIB, Slice
 
 
@@ -15,7 +15,8 @@ def show(rows: list[dict], stages: list[dict], where: Slice, options) -> str:
     lines += [
         f"{where.name} x {where.slices}: {where.chips} chips of {chip.flops / 1e12:.0f} TFLOP/s (dense bfloat16), "
         f"{where.usable / GIB:.2f} GiB for programs, {chip.bandwidth / 1e9:.0f} GB/s memory, {chip.interconnect / 1e9:.0f} GB/s "
-        "interconnect one way (data sheet)",
+        "interconnect one way (data sheet)"
+        + (f", {plan_chips.DATA_CENTRE / 1e9:g} GB/s a chip between slices (assumed)" if where.slices > 1 else ""),
         "",
         f"{'program':32} {'mesh':>9} {'rows':>6} {'GiB args':>9} {'temps':>7} {'peak':>7} {'kept':>6} {'fits':>5} {'TFLOP':>10} "
         f"{'GB moved':>9} {'compute s':>10} {'memory s':>9} {'network s':>9} {'MFU':>5}  bound",
@@ -52,11 +53,17 @@ def show(rows: list[dict], stages: list[dict], where: Slice, options) -> str:
             lines.append(
                 f"{e['stage']:12} {e['cells']:>5} {e['tokens_generated']:>16,.0f} {e['rollouts']:>13,.0f} {e['updates']:>9,.0f} "
                 f"{e['hours']:>9.2f} {e['chip_hours']:>11.1f} {e['stored_bytes'] / 1e9:>10.2f} {number(e['cost']):>10}"
+                + ("  (does not fit)" if e["fits"] is False else "")
             )
         total = stages[-1]
+        if total["fits"] is False:
+            lines.append(
+                "hours and cost are of programs that do not fit: what they would take on a slice that held them"
+            )
         lines.append(
             f"a training checkpoint is {total['checkpoint_bytes'] / 1e9:.1f} GB, an exported policy "
-            f"{total['policy_bytes'] / 1e9:.1f} GB; hours are data-sheet bounds over an efficiency of {options.efficiency:g}"
+            f"{total['policy_bytes'] / 1e9:.1f} GB; hours are data-sheet bounds over an efficiency of {options.efficiency:g}; "
+            "what hosts do alone (grading, credit, report) is not among them"
         )
     if any(row["held_bytes"] for row in rows):
         lines += [

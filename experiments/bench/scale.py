@@ -27,6 +27,10 @@ TOKEN_BYTES, ROW_BYTES = (
     40,
 )  # a shard's token with its log-probability; fork, index, finish, length and root id of a row
 JSON_BYTES = 6  # a token of a response in responses.jsonl
+READ, TALLY = (
+    1.0e-5,
+    2.0e-5,
+)  # seconds of one core, measured here: a row of a shard; a fork's counts with two rescues of 37 tokens
 STEP_BYTES = 40  # span, counts and credit of a step in values.jsonl, credits.jsonl
 
 
@@ -116,6 +120,9 @@ def phase(options, drawn: np.ndarray, chips: int) -> dict:
     row["bytes_per_second_per_host"] = row["stored_bytes"] / seconds / processes
     # one verdict takes this long on one core: the grader must keep pace with the sampler
     row["grading_cores_per_host"] = work * options.grade_seconds / seconds / processes
+    # each process reads and counts its own shards, and takes in everyone's counts, one a fork
+    forks = options.problems * options.negatives * options.steps
+    row["host_hours"] = (work / processes * options.read_seconds + forks * options.tally_seconds) / 3600
     row["responses_bytes"] = options.problems * options.negatives * options.response_tokens * JSON_BYTES
     # all completions of the stage as Python objects, as reading a store back at once would make them
     row["objects_bytes"] = work * (900 + found["mean_tokens"] * 64)
@@ -160,6 +167,8 @@ def breaks(row: dict, options) -> str:
         return f"host memory: {objects:,.0f} GB of completions read at once, {there:,.0f} GB a host"
     if row["grading_cores_per_host"] > options.host_cores:
         return f"grading: {row['grading_cores_per_host']:,.0f} cores a host, {options.host_cores} there"
+    if row["host_hours"] > 0.1 * row["hours"]:
+        return f"counting: {row['host_hours']:.2f} h of one core a host, {row['hours']:.2f} h of sampling"
     if row["straggler_idle"] > 0.1:
         return f"stragglers: {row['straggler_idle']:.0%} of the chips wait for the last shard"
     if row["tail_idle"] > 0.1:
@@ -171,12 +180,16 @@ def breaks(row: dict, options) -> str:
 
 def show(rows: list[dict], stages: list[dict], options) -> str:
     head = f"{'chips':>6} {'processes':>9} {'shards':>8} {'hours':>9} {'idle':>6} {'tails':>6} {'stragglers':>10} "
-    lines = [head + f"{'tokens/s':>12} {'GB stored':>9} {'MB/s/host':>9} {'grading cores/host':>18}  breaks first"]
+    lines = [
+        head
+        + f"{'tokens/s':>12} {'GB stored':>9} {'MB/s/host':>9} {'grading cores/host':>18} {'counting h':>10}  breaks first"
+    ]
     for r in rows:
         lines.append(
             f"{r['chips']:>6} {r['processes']:>9} {r['shards']:>8,} {r['hours']:>9.2f} {r['idle']:>6.1%} {r['tail_idle']:>6.1%} "
             f"{r['straggler_idle']:>10.1%} {r['tokens_per_second']:>12,.0f} {r['stored_bytes'] / 1e9:>9.1f} "
-            f"{r['bytes_per_second_per_host'] / 1e6:>9.2f} {r['grading_cores_per_host']:>18.2f}  {breaks(r, options)}"
+            f"{r['bytes_per_second_per_host'] / 1e6:>9.2f} {r['grading_cores_per_host']:>18.2f} {r['host_hours']:>10.2f}  "
+            f"{breaks(r, options)}"
         )
     lines += ["", f"{'stage':10} {'shards':>8} {'files a cell':>12} {'GB a cell':>10}"]
     lines += [f"{s['stage']:10} {s['shards']:>8,} {s['files']:>12,} {s['stored_bytes'] / 1e9:>10.2f}" for s in stages]
@@ -204,6 +217,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--grade-seconds", type=float, default=0.0005, help="one verdict on one core (experiments.bench.grading)"
     )
+    parser.add_argument("--read-seconds", type=float, default=READ, help="to read and count a stored rollout, one core")
+    parser.add_argument("--tally-seconds", type=float, default=TALLY, help="to take in a fork's counts, one core")
     parser.add_argument("--host-bytes", type=float, default=192e9, help="memory of a host")
     parser.add_argument("--policy-bytes", type=float, default=13.5e9, help="of an exported policy (7B in bfloat16)")
     parser.add_argument("--lengths", help="GSM8K's train.jsonl, to measure lengths anew")
@@ -230,7 +245,10 @@ def main(argv: list[str] | None = None) -> int:
     stages = artifacts(options, rows[0]["mean_tokens"])
     print(show(rows, stages, options))
     if options.json:
-        settings = {name: getattr(options, name) for name in (*numbers, "characters_per_token", "step_seconds")}
+        settings = {
+            name: getattr(options, name)
+            for name in (*numbers, "characters_per_token", "step_seconds", "read_seconds", "tally_seconds")
+        }
         write_atomic(Path(options.json), json.dumps([settings | row for row in [*rows, *stages]], indent=1) + "\n")
     return 0
 

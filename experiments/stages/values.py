@@ -3,7 +3,8 @@
 import collections
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +63,9 @@ def values(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
         start = prompt_values(responses, k)
     limits = settings["max_tokens"]
     forks = {r.id: root_of(r, np.asarray(spans[r.id]), rounds[0], limits) for r in chosen}
-    by_id, drawn = {r.id: r for r in chosen}, {r.id: [] for r in chosen}
+    by_id = {r.id: r for r in chosen}
+    drawn: dict[str, dict[int, Tally]] = {r.id: {} for r in chosen}
     outcomes: collections.Counter = collections.Counter()
-    rescued: dict[tuple[str, int], set] = {}
     tokens = 0
 
     def grade(completions):
@@ -87,18 +88,14 @@ def values(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
             shard_roots=settings["shard_roots"],
             label=label,
         )
-        for part in in_parts(rollouts.read_store(store), PART):
-            # of a pod each process grades its share
-            names = [f"{c.root_id} {c.fork} {c.index}" for c in part]
-            verdicts = pod.shared(names, lambda places, part=part: grade([part[i] for i in places]), "grading")
-            for completion, verdict in zip(part, verdicts):
-                drawn[completion.root_id].append((slim(completion, verdict.outcome, rescued), verdict.outcome))
-                outcomes[verdict.outcome] += 1
-                tokens += len(completion.tokens)
+        for tallies, seen, count in tallied(store, grade):
+            for (root, fork), found in tallies.items():
+                drawn[root].setdefault(fork, Tally()).add(found)
+            outcomes += seen
+            tokens += count
         counted = []
         for response in chosen:
-            graded = sorted(drawn[response.id], key=lambda row: (row[0].fork, row[0].index))
-            counted.append(step_values(response, spans[response.id], graded, budget))
+            counted.append(step_values(response, spans[response.id], drawn[response.id], budget))
         if end == budget:
             break
         for response, found in zip(chosen, counted):
@@ -116,6 +113,58 @@ def values(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
     write_jsonl(out / "summary.jsonl", [summary | {"tokens": tokens}])
 
 
+@dataclasses.dataclass
+class Tally:
+    """What is kept of a fork's rollouts: counts, and the tokens of the first RESCUES distinct correct ones. The tokens of all
+    rollouts of a large phase fit in no host's memory. Grader errors are no attempts."""
+
+    successes: int = 0
+    attempts: int = 0
+    rescues: list[tuple[int, ...]] = dataclasses.field(default_factory=list)
+
+    def see(self, completion: Completion, outcome: str) -> None:
+        self.add(Tally(outcome == "correct", outcome != "grader_error", [completion.tokens] * (outcome == "correct")))
+
+    def add(self, later: "Tally") -> None:
+        """Rollouts of the same fork that come after these."""
+        self.successes += later.successes
+        self.attempts += later.attempts
+        for tokens in later.rescues:
+            if len(self.rescues) < RESCUES and tokens not in self.rescues:
+                self.rescues.append(tokens)
+
+
+def tally(completions: Sequence[Completion], outcomes: Sequence[str]) -> dict[tuple[str, int], Tally]:
+    """Of each root and fork, the completions in order of their index."""
+    found: dict[tuple[str, int], Tally] = {}
+    for completion, outcome in zip(completions, outcomes, strict=True):
+        found.setdefault((completion.root_id, completion.fork), Tally()).see(completion, outcome)
+    return found
+
+
+def tallied(store: Path, grade: Callable) -> Iterator[tuple[dict[tuple[str, int], Tally], collections.Counter, int]]:
+    """(tallies, outcomes, tokens) of the completions of a store, part by part.
+
+    Of a pod each process reads, grades and counts its own shards, PART at a time, and the counts go to all.
+    """
+    if pod.count() == 1:
+        own = rollouts.read_store(store)
+    else:
+        own = rollouts.read_store(store, share=(pod.index(), pod.count()))
+    parts = in_parts(own, PART)
+    while True:
+        part = next(parts, [])
+        outcomes = [verdict.outcome for verdict in grade(part)]
+        found = tally(part, outcomes), collections.Counter(outcomes), sum(len(c.tokens) for c in part)
+        every = [found]
+        if pod.count() > 1:
+            pod.barrier("grading")  # the exchange would wait for ever, or half a minute, and not say for whom
+            every = [pickle.loads(data) for data in pod.exchange(pickle.dumps(found))]
+        if not any(seen for _, seen, _ in every):
+            return
+        yield from every
+
+
 def in_parts(items: Iterable, size: int) -> Iterator[list]:
     """Lists of `size` items, the last one of what is left."""
     items = iter(items)
@@ -123,32 +172,17 @@ def in_parts(items: Iterable, size: int) -> Iterator[list]:
         yield part
 
 
-def slim(completion: Completion, outcome: str, rescued: dict[tuple[str, int], set]) -> Completion:
-    """The completion as it is kept for counting: with its tokens only where it is among the first RESCUES distinct correct ones
-    of its fork (`rescued`, which this fills). The tokens of all rollouts of a large phase fit in no host's memory."""
-    if outcome == "correct":
-        found = rescued.setdefault((completion.root_id, completion.fork), set())
-        if len(found) < RESCUES:
-            found.add(tuple(completion.tokens))
-            return dataclasses.replace(completion, logprobs=())
-    return dataclasses.replace(completion, tokens=(), logprobs=())
-
-
-def step_values(response: Response, spans, graded: Sequence[tuple[Completion, str]], n: int) -> StepValues:
-    """Counts per step; grader errors are no attempts, and the last step's value is the response's own verdict."""
+def step_values(response: Response, spans, forks: Mapping[int, Tally], n: int) -> StepValues:
+    """Counts per step from the tallies by fork; the last step's value is the response's own verdict."""
     spans = np.asarray(spans, np.int32).reshape(-1, 2)
     S = len(spans)
     successes, attempts = np.zeros(S, np.int32), np.zeros(S, np.int32)
-    rescues: list[dict[bytes, np.ndarray]] = [{} for _ in range(S + 1)]
+    rescues: list[tuple[np.ndarray, ...]] = [()] * (S + 1)
     step_of_end = {int(end): step for step, (_, end) in enumerate(spans)}
-    for completion, outcome in graded:
-        step = step_of_end[completion.fork]
-        attempts[step] += outcome != "grader_error"
-        if outcome == "correct":
-            successes[step] += 1
-            if len(rescues[step + 1]) < RESCUES:
-                tokens = np.asarray(completion.tokens, np.int32)
-                rescues[step + 1].setdefault(tokens.tobytes(), tokens)
+    for fork, found in forks.items():
+        step = step_of_end[fork]
+        successes[step], attempts[step] = found.successes, found.attempts
+        rescues[step + 1] = tuple(np.asarray(tokens, np.int32) for tokens in found.rescues)
     if S:
         successes[-1], attempts[-1] = n * (response.outcome == "correct"), n
-    return StepValues(response.id, spans, successes, attempts, [tuple(found.values()) for found in rescues[:S]])
+    return StepValues(response.id, spans, successes, attempts, rescues[:S])

@@ -3,8 +3,11 @@
 import functools
 
 import jax
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
+from jax.custom_derivatives import SymbolicZero
 
+EMPTY = np.zeros((0,), np.float32)
 PRODUCT = "product"  # the name under which rematerialisation may keep a product
 
 
@@ -26,15 +29,24 @@ def _product(x, weight, inputs):
 
 
 def _forward(x, weight, inputs):
-    return _product(x, weight, inputs), (x, weight)
+    # what is frozen (the base model beside adapters) gets no gradient, and what only its gradient needs is not kept; empty
+    # in place of None, for jax remembers the structure of what a call kept first
+    kept = x.value if weight.perturbed else EMPTY, weight.value if x.perturbed else EMPTY
+    return _product(x.value, weight.value, inputs), kept
 
 
 def _backward(inputs, kept, dy):
     x, weight = kept
-    rows = tuple(range(x.ndim - inputs))
-    outputs = tuple(range(len(rows), dy.ndim)), tuple(range(inputs, weight.ndim))
-    dx = jax.lax.dot_general(dy, weight, (outputs, ((), ())))
-    return dx, jax.lax.dot_general(x, dy, ((rows, rows), ((), ())))
+    if isinstance(dy, SymbolicZero):
+        return None, None
+    dx = dweight = None
+    if weight.shape != EMPTY.shape:
+        outputs = tuple(range(inputs, weight.ndim))
+        dx = jax.lax.dot_general(dy, weight, ((tuple(range(dy.ndim - len(outputs), dy.ndim)), outputs), ((), ())))
+    if x.shape != EMPTY.shape:
+        rows = tuple(range(x.ndim - inputs))
+        dweight = jax.lax.dot_general(x, dy, ((rows, rows), ((), ())))
+    return dx, dweight
 
 
-_product.defvjp(_forward, _backward)
+_product.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -181,10 +181,13 @@ def read_shard(path) -> Iterator[Completion]:
         )
 
 
-def read_store(directory) -> Iterator[Completion]:
-    """All completions of the shards that are there, in order; FileNotFoundError if it is no store."""
+def read_store(directory, share: tuple[int, int] = (0, 1)) -> Iterator[Completion]:
+    """All completions of the shards that are there, in order; FileNotFoundError if it is no store.
+
+    share (i, n): of every n-th shard from the i-th on alone; a root's completions are all in one shard.
+    """
     directory = epath.Path(directory)
     if not (directory / MANIFEST).exists():
         raise FileNotFoundError(f"{directory} is not a store of completions: it has no {MANIFEST}")
-    for path in sorted(directory.glob("shard_*.npz")):
+    for path in sorted(directory.glob("shard_*.npz"))[share[0] :: share[1]]:
         yield from read_shard(path)

@@ -119,3 +119,70 @@ def test_a_tree_is_copied_without_what_is_left_out(bucket):
         "deep/b.txt",
     ]
     assert not (bucket / "here/policy").exists()
+
+
+class HttpError(Exception):
+    """As gcsfs raises it: no OSError, its status in `code`."""
+
+    def __init__(self, code):
+        super().__init__(f"{code}")
+        self.code = code
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [(HttpError(503), 3), (HttpError(429), 3), (ConnectionResetError(), 3), (HttpError(404), 1)]
+    + [(OSError("Forbidden: b/x"), 1), (PermissionError("no"), 1), (KeyError("a bug"), 1)],
+    ids=str,
+)
+def test_what_may_pass_is_asked_for_again_and_what_does_not_is_told_at_once(monkeypatch, error, tries):
+    monkeypatch.setattr(remote, "FIRST_WAIT", 0.0)
+    calls = []
+
+    def twice():
+        calls.append(1)
+        if len(calls) < 3:
+            raise error
+        return "there"
+
+    if tries == 3:
+        assert remote.retried(twice) == "there"
+    else:
+        with pytest.raises(type(error)):
+            remote.retried(twice)
+    assert len(calls) == tries
+
+
+def test_a_read_that_breaks_off_in_the_middle_goes_on_from_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "FIRST_WAIT", 0.0)
+    data = np.random.default_rng(0).bytes(5_000_000)
+    (tmp_path / "file").write_bytes(data)
+    opened = []
+
+    class Broken:
+        """A connection that is lost after two and a half million bytes."""
+
+        def __init__(self, *_):
+            opened.append(1)
+            self.file, self.left = (tmp_path / "file").open("rb"), 2_500_000
+
+        def read(self, n):
+            self.left -= n
+            if self.left < 0:
+                raise HttpError(503)
+            return self.file.read(n)
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    class Backend:
+        open = staticmethod(Broken)
+
+    file = remote.Retrying(Backend()).open("gs://b/file", "rb")
+    file.seek(100_000)
+    assert file.read(10) == data[100_000:100_010]
+    file.seek(0)
+    parts = iter(lambda: file.read(300_000), b"")
+    assert b"".join(parts) == data and len(opened) >= 3
+    file.seek(-7, 2)
+    assert file.read() == data[-7:]

@@ -58,6 +58,8 @@ def test_what_breaks_first_is_named():
     def breaks(**changes):
         base = {
             "objects_bytes": 0,
+            "host_hours": 0.0,
+            "hours": 1.0,
             "grading_cores_per_host": 0,
             "straggler_idle": 0,
             "tail_idle": 0,
@@ -65,6 +67,7 @@ def test_what_breaks_first_is_named():
         }
         return scale.breaks(base | changes, type("Options", (), {"host_bytes": 100e9, "host_cores": 8}))
 
+    assert breaks(host_hours=0.2).startswith("counting")
     assert breaks() == "nothing" and breaks(objects_bytes=60e9).startswith("host memory")
     assert breaks(grading_cores_per_host=9).startswith("grading") and breaks(straggler_idle=0.2).startswith(
         "stragglers"

@@ -1,29 +1,37 @@
-"""What the value stage keeps of its rollouts: enough for the same counts and rescues, and little else."""
+"""What the value stage keeps of its rollouts: counts and rescues, and little else."""
 
 import numpy as np
+import pytest
 
-from experiments.stages.values import RESCUES, in_parts, slim, step_values
+from experiments.stages.values import RESCUES, Tally, in_parts, step_values, tally
 from synthrl_jax.credit.example import Response
 from synthrl_jax.rollouts import Completion
 
 
-def test_counts_and_rescues_are_those_of_all_tokens():
+@pytest.mark.parametrize("part", [7, 40])
+def test_counts_and_rescues_are_those_of_all_rollouts_however_they_are_parted(part):
     rng = np.random.default_rng(0)
     response = Response("p/000", "p", np.arange(12), 2, "wrong")
-    spans, rescued, whole, slimmed = np.array([[2, 5], [5, 9], [9, 12]]), {}, [], []
+    spans, drawn = np.array([[2, 5], [5, 9], [9, 12]]), []
     for fork in (5, 9):
         for index in range(20):
             tokens = tuple(rng.integers(0, 2, 3).tolist())  # few distinct ones
-            completion = Completion("p/000", fork, index, tokens, (0.0,) * 3, "stop")
             outcome = str(rng.choice(["correct", "wrong", "no_answer", "grader_error"]))
-            whole.append((completion, outcome))
-            slimmed.append((slim(completion, outcome, rescued), outcome))
-    one, other = (step_values(response, spans, graded, 20) for graded in (whole, slimmed))
-    assert np.array_equal(one.successes, other.successes) and np.array_equal(one.attempts, other.attempts)
-    for first, second in zip(one.rescues, other.rescues):
-        assert [t.tolist() for t in first] == [t.tolist() for t in second]
-    assert max(len(found) for found in one.rescues) == RESCUES
-    assert sum(bool(c.tokens) for c, _ in slimmed) < len(whole) / 2
+            drawn.append((Completion("p/000", fork, index, tokens, (0.0,) * 3, "stop"), outcome))
+    forks: dict[int, Tally] = {}
+    for rows in in_parts(drawn, part):
+        for (_, fork), found in tally(*zip(*rows)).items():
+            forks.setdefault(fork, Tally()).add(found)
+    values = step_values(response, spans, forks, 20)
+    for step, fork in enumerate((5, 9)):
+        outcomes = [outcome for completion, outcome in drawn if completion.fork == fork]
+        assert values.successes[step] == outcomes.count("correct")
+        assert values.attempts[step] == 20 - outcomes.count("grader_error")
+        right = [c.tokens for c, outcome in drawn if c.fork == fork and outcome == "correct"]
+        expected = list(dict.fromkeys(right))[:RESCUES]
+        assert [tuple(t.tolist()) for t in values.rescues[step + 1]] == expected
+    assert max(map(len, values.rescues)) == RESCUES
+    assert (values.successes[2], values.attempts[2]) == (0, 20)
 
 
 def test_parts_hold_everything_in_order():

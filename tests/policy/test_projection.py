@@ -41,3 +41,35 @@ def test_the_weights_gradient_is_not_a_transposed_product():
 def test_shapes_that_differ_are_refused():
     with pytest.raises((TypeError, ValueError)):
         project(jnp.ones((2, 5)), jnp.ones((6, 3)))
+
+
+def test_what_is_frozen_gets_no_gradient():
+    x, frozen, trained = jnp.ones((2, 5, 8)), jnp.ones((8, 6)), jnp.ones((8, 8))
+
+    def products(argnums):
+        gradient = jax.grad(lambda a, w: (project(project(x, a), w) ** 2).sum(), argnums)
+        return str(jax.make_jaxpr(gradient)(trained, frozen)).count("dot_general")
+
+    assert products((0, 1)) == 2 + 3  # x itself needs none
+    assert products(0) == 2 + 2
+    assert products(1) == 2 + 1
+
+
+@pytest.mark.parametrize("order", [(0, 1, (0, 1)), ((0, 1), 0, 1), (1, (0, 1), 0)], ids=str)
+def test_one_traced_function_serves_every_choice_of_what_is_trained(order):
+    rng = np.random.default_rng(0)
+    x, first, second = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in ((3, 8), (2, 8, 8), (8, 6)))
+
+    def loss(product):
+        @jax.jit
+        def layers(first, second):
+            h, _ = jax.lax.scan(lambda h, w: (jnp.tanh(product(h, w)), None), x, first)
+            return (product(h, second) ** 2).sum()
+
+        return layers
+
+    ours, plain = loss(project), loss(jnp.matmul)
+    for argnums in order:
+        found, wanted = (jax.jit(jax.grad(f, argnums))(first, second) for f in (ours, plain))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, wanted)
+        assert all(jnp.abs(g).max() > 0 for g in jax.tree.leaves(found))
