@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from synthrl_jax import hello
+
 BARRIER_SECONDS = 1800.0
 BEAT_SECONDS, LOST_SECONDS = 2.0, 90.0
 FAILED = 1  # the exit code of a run that ended for a reason that may pass; higher ones say more
@@ -84,7 +86,10 @@ def start(text: str, seconds: float = BARRIER_SECONDS) -> None:
             jax.distributed.initialize(initialization_timeout=limit)
         else:
             coordinator, processes, place = given
+            hello.meet(coordinator, processes, place, limit)  # jax would end the process and name nobody
             jax.distributed.initialize(coordinator, processes, place, initialization_timeout=limit)
+    except OSError as error:  # who is missing, or why process 0 cannot listen
+        raise PodError(str(error)) from None
     except (ValueError, RuntimeError) as error:
         said = str(error).splitlines()[0]
         if given is None and "coordinator_address" in said:

@@ -1,5 +1,6 @@
 """Several processes as one run: they agree, share, wait, say who is missing, and end together."""
 
+import concurrent.futures
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from synthrl_jax import pod
+from synthrl_jax import hello, pod
 
 ROOT = Path(__file__).resolve().parents[2]
 PROCESS = Path(__file__).parent / "pod_process.py"
@@ -88,6 +89,30 @@ def test_a_barrier_says_who_is_missing_and_stacks_are_dumped_everywhere(together
     assert "'grading'" in reports[0]["idle"] and "process 1 of 2 is not there" in reports[0]["idle"]
     assert "stuck at nobody comes" in ended[0][2] and "stuck at grading" in ended[0][2]
     assert "another process is stuck" in ended[1][2] and "in together" in ended[1][2]
+
+
+@pytest.mark.parametrize("there", [0, 1])
+def test_a_process_that_never_starts_is_named(there):
+    with pytest.raises(pod.PodError, match=f"after 1 s process {1 - there} of 2 has not come to 127.0.0.1:"):
+        pod.start(f"127.0.0.1:{free_port()},2,{there}", seconds=1.0)
+    assert pod.count() == 1
+
+
+def test_of_several_those_that_came_hear_who_did_not():
+    address = f"127.0.0.1:{free_port()}"
+
+    def come(index):
+        try:
+            hello.meet(address, 4, index, 2.0)
+        except TimeoutError as error:
+            return str(error)
+
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        told = list(threads.map(come, (0, 2)))
+    assert all("process 1, 3 of 4 has not come" in text for text in told)
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        assert list(threads.map(come, (3, 1, 0, 2))) == [None] * 4
+    socket.create_server(("127.0.0.1", int(address.rsplit(":", 1)[1]))).close()  # the port is free again
 
 
 def test_one_failure_ends_all_and_the_first_process_shows_its_reason(tmp_path):
