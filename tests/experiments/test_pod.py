@@ -215,7 +215,9 @@ def test_each_stage_on_two_processes_agrees_with_one_on_the_same_inputs(tmp_path
         if (one[label] / "policy").exists():
             first, second = (load_pretrained(str(cells[label] / "policy")).params for cells in (one, two))
             for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second)):
-                np.testing.assert_allclose(a, b, atol=2e-4, err_msg=label)
+                # Adam divides a gradient by its own size: where it is near zero the order of a sum decides a whole step
+                off = np.abs(np.asarray(a) - np.asarray(b))
+                assert (off > 2e-4).mean() < 1e-3 and off.max() < 1e-2, (label, off.max())
             moved += 1
         for name in ("responses.jsonl", "values.jsonl", "credits.jsonl", "verdicts.jsonl", "problems.jsonl"):
             if (one[label] / name).exists():
