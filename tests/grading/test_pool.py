@@ -1,5 +1,6 @@
 """The pool under load and under attack: killed workers cost their item only, and nothing is left behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -23,7 +24,8 @@ def children() -> set[int]:
     """Processes whose parent this process is."""
     found = set()
     for task in Path("/proc/self/task").iterdir():
-        found |= set(map(int, (task / "children").read_text().split()))
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended since it was listed
+            found |= set(map(int, (task / "children").read_text().split()))
     return found
 
 
