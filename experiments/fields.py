@@ -27,7 +27,15 @@ TRAIN_FIELDS = (
 METHOD_FIELDS = ("method", "examples", "loss", "start", "options", "credit", "monte_carlo", "rounds", "grid")
 ROUND_FIELDS = ("count", "problems", "reference", "sample")
 # How to draw: fields of `sample` that values and evaluation may have for themselves.
-DRAWING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_tokens": 1, "sampler": "", "rows": 1}
+DRAWING = {
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "max_tokens": 1,
+    "sampler": "",
+    "rows": 1,
+    "stop_strings": ("",),
+}
 # Numbers below which a field means nothing.
 LEAST = {
     "validation_problems": 1,

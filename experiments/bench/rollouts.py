@@ -5,11 +5,14 @@
 
 All sample the same work from the same random Llama weights, with lengths forced (rollout_work.py). Peers run in processes
 of their own: transformers from this interpreter, tunix from the environment that experiments/bench/peers.sh makes. Times
-are medians over the repeats after a first pass that compiles. ratio_to_grouped: the grouped sampler's tokens a second over
-this one's; cpu_ratio_to_grouped: the same of processor seconds, which another process on the machine disturbs less.
+are medians over the repeats after a first pass that compiles (transformers compiles nothing, and warms up with one token a
+row). host_share: our samplers' time that is not spent waiting for the device; a peer's is not known. A row is written as
+soon as it is measured; a peer that fails is named, and the exit code is then 1. ratio_to_grouped: the grouped sampler's
+tokens a second over this one's; cpu_ratio_to_grouped: the same of processor seconds, which another process disturbs less.
 """
 
 import argparse
+import collections
 import json
 import os
 import platform
@@ -29,8 +32,8 @@ from experiments.bench import rollout_work
 from experiments.bench.rollout_work import SIZES, WORKLOADS, Workload
 from synthrl_jax.policy import decoder, hf_weights
 from synthrl_jax.policy.checkpoint import Policy
-from synthrl_jax.rollouts import Settings, grouped_sampler, static_sampler
-from synthrl_jax.rollouts.root import tasks
+from synthrl_jax.rollouts import Settings, board, grouped_sampler, static_sampler
+from synthrl_jax.rollouts.root import Task, tasks
 
 SAMPLERS = ("static", "grouped", "transformers", "tunix")
 # rows decoded at once; of 64, 128 and 256 what suited each sampler best
@@ -94,11 +97,32 @@ def row_bytes(config: decoder.DecoderConfig) -> int:
     return 2 * config.layers * config.kv_heads * config.head_dim * jnp.dtype(config.dtype).itemsize
 
 
-def closed_batches(config: decoder.DecoderConfig, batches: list[list[tuple[int, int]]]) -> dict:
-    """Idle row-steps and bytes of K/V of batches of (prefix, length) that run until their longest row ends."""
-    steps = sum(len(batch) * max(length for _, length in batch) for batch in batches)
+def static_batches(config: decoder.DecoderConfig, groups: list[list[Task]], packed: list[static_sampler.Batch]) -> dict:
+    """Idle row-steps and bytes of K/V of the static sampler: rows that fill the shape count, the prefills' caches too."""
+    steps, slots = 0, 0
+    for group, batch in zip(groups, packed):
+        (F, P), R = batch.prefix_FxP.shape, len(batch.budget_R)
+        steps += R * int(batch.budget_R.max())
+        slots = max(slots, F * P + R * (P + static_sampler.bucket(max(task.max_tokens for task in group)) - 1))
+    tokens = sum(int(batch.budget_R.sum()) for batch in packed)
+    return {"idle_row_steps": 1 - tokens / steps, "kv_bytes": slots * row_bytes(config)}
+
+
+def peer_batches(name: str, config: decoder.DecoderConfig, batches: list[list[tuple[int, int]]], most: int) -> dict:
+    """The same of a peer's batches of (prefix, length), which run until their longest row ends; most: tokens of a row.
+
+    transformers' cache is as long as its longest row so far. tunix's has prompts padded to a power of two and room for `most`
+    tokens, both for the longest of all, and it steps by 32.
+    """
+    coarse = name == "tunix"
+    longest = [max(length for _, length in batch) for batch in batches]
+    steps = sum(len(batch) * (-(-n // 32) * 32 if coarse else n) for batch, n in zip(batches, longest))
     tokens = sum(length for batch in batches for _, length in batch)
-    slots = max(len(batch) * (max(p for p, _ in batch) + max(n for _, n in batch)) for batch in batches)
+    prompts = [max(prefix for prefix, _ in batch) for batch in batches]
+    held = [prompt + n for prompt, n in zip(prompts, longest)]
+    if coarse:
+        held = [(1 << (max(prompts) - 1).bit_length()) + -(-most // 32) * 32] * len(batches)
+    slots = max(len(batch) * n for batch, n in zip(batches, held))
     return {"idle_row_steps": 1 - tokens / steps, "kv_bytes": slots * row_bytes(config)}
 
 
@@ -115,18 +139,28 @@ def bench_static(policy: Policy, work: Workload, batch: int, repeats: int) -> di
     seconds = statistics.median(run[0] for run in runs)
     prefill = statistics.median(timed(lambda: generate(work.one_token().roots))[0] for _ in range(repeats))
     wanted = tasks(work.roots, settings, policy.config.max_positions, policy.config.vocab_size)
-    host, packed, _ = timed(lambda: [static_sampler.pack(group, batch) for group in static_sampler.plan(wanted, batch)])
-    batches = [list(zip(*(a[p.budget_R > 0].tolist() for a in (p.position_R, p.budget_R)))) for p in packed]
+
+    def host_work():
+        """All that the host does: what is left of a pass when the device's outputs are there at once."""
+        groups = static_sampler.plan(wanted, batch)
+        packed = [static_sampler.pack(group, batch) for group in groups]
+        for group, p in zip(groups, packed):
+            ints, floats = (np.zeros((len(p.budget_R), p.budget_R.max()), kind) for kind in (np.int32, np.float32))
+            outputs = static_sampler.Generated(ints, floats, floats, p.budget_R, p.budget_R > 0, floats)
+            collections.deque(static_sampler.unpack(group, outputs, settings), maxlen=0)
+        return groups, packed
+
+    host, (groups, packed), _ = timed(host_work)
     forks = [fork.position for root in work.roots for fork in root.forks]
     return {
         "seconds": seconds,
         "cpu_seconds": statistics.median(run[2] for run in runs),
-        "compile_seconds": first - seconds,
+        "compile_seconds": max(0.0, first - seconds),
         "prefill_seconds": prefill,
         "prefill_tokens": sum(forks),
         "decode_seconds": seconds - prefill,
         "host_share": host / seconds,
-        **closed_batches(policy.config, batches),
+        **static_batches(policy.config, groups, packed),
     }
 
 
@@ -135,7 +169,7 @@ def bench_grouped(policy: Policy, work: Workload, batch: int, repeats: int) -> d
     settings = Settings(max_tokens=work.max_tokens, temperature=work.temperature, stop_ids=(), rows=batch)
 
     def generate():
-        stats = grouped_sampler.Stats()
+        stats = board.Stats()
         for _ in grouped_sampler.run(policy, work.roots, settings, 0, stats, time_prefill=True):
             pass
         return stats
@@ -147,7 +181,7 @@ def bench_grouped(policy: Policy, work: Workload, batch: int, repeats: int) -> d
     return {
         "seconds": seconds,
         "cpu_seconds": statistics.median(run[2] for run in runs),
-        "compile_seconds": first - seconds,
+        "compile_seconds": max(0.0, first - seconds),
         "prefill_seconds": stats.prefill_seconds,
         "prefill_tokens": stats.prefill_tokens,
         "decode_seconds": seconds - stats.prefill_seconds - stats.host_seconds,
@@ -159,6 +193,10 @@ def bench_grouped(policy: Policy, work: Workload, batch: int, repeats: int) -> d
         "groups": stats.shape.groups,
         "rows_per_group": stats.shape.rows,
     }
+
+
+class PeerFailed(RuntimeError):
+    """A peer is installed and did not get through; the others are measured all the same."""
 
 
 def bench_peer(
@@ -184,24 +222,23 @@ def bench_peer(
         run = subprocess.run([python, str(script)], input=json.dumps(job), stdout=subprocess.PIPE, text=True)
     if run.returncode == 3:
         return None
-    run.check_returncode()
+    if run.returncode:
+        raise PeerFailed(f"{name} ended with code {run.returncode}")
     got = json.loads(run.stdout.strip().splitlines()[-1])
     seconds = statistics.median(got["seconds"])
+    prefill = statistics.median(got["prefill_seconds"])
+    lengths = [(len(prefix), length) for prefix, length in requests]
     return {
         "seconds": seconds,
         "cpu_seconds": statistics.median(got["cpu_seconds"]),
         "compile_seconds": max(0.0, got["first_seconds"] - seconds),
-        "prefill_seconds": got["prefill_seconds"],
+        "prefill_seconds": prefill,
         "prefill_tokens": sum(len(prefix) for prefix, _ in requests),
-        "decode_seconds": seconds - got["prefill_seconds"],
+        "decode_seconds": seconds - prefill,
         "versions": got["versions"],
         "tokens": sum(length for _, length in requests),
-        **closed_batches(
-            policy.config,
-            [
-                [(len(prefix), length) for prefix, length in requests[start : start + batch]]
-                for start in range(0, len(requests), batch)
-            ],
+        **peer_batches(
+            name, policy.config, [lengths[i : i + batch] for i in range(0, len(lengths), batch)], work.max_tokens
         ),
     }
 
@@ -297,19 +334,31 @@ def main(argv=None):
         f"matrix product {rates['gemm_flops'] / 1e9:.0f} GFLOP/s, copies {rates['copy_bytes_per_second'] / 1e9:.0f} GB/s"
     )
     print(f"{'size':8} {'workload':8} {'sampler':13}" + " ".join(f"{name[:12]:>12}" for name in SHOWN))
-    rows = []
+    rows, failed = [], False
+
+    def write(rows):
+        if options.json:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps(rows, indent=1) + "\n")
+
     for size in options.sizes:
         for workload in options.workloads:
             found = []
             for sampler in options.samplers:
-                row = measure(
-                    sampler, size, workload, options.repeats, pythons, rates, options.rows, options.peer_batches
-                )
+                try:
+                    row = measure(
+                        sampler, size, workload, options.repeats, pythons, rates, options.rows, options.peer_batches
+                    )
+                except PeerFailed as error:
+                    failed = True
+                    print(f"{size:8} {workload:8} {sampler:13} failed: {error}", flush=True)
+                    continue
                 if row is None:
                     print(f"{size:8} {workload:8} {sampler:13} not installed: {MISSING[sampler]}")
                     continue
                 found.append(row | environment(options.repeats, rates))
                 print(show(found[-1]), flush=True)
+                write([*rows, *found])
             ours = [row["tokens_per_second"] for row in found if row["sampler"] == "grouped"]
             cpu = [row["tokens_per_cpu_second"] for row in found if row["sampler"] == "grouped"]
             for row in found if ours else ():
@@ -318,11 +367,9 @@ def main(argv=None):
                 ratios = f"{row['ratio_to_grouped']:.2f} (processor time {row['cpu_ratio_to_grouped']:.2f})"
                 print(f"{size:8} {workload:8} grouped over {row['sampler']}: {ratios}")
             rows += found
-            if options.json:
-                options.json.parent.mkdir(parents=True, exist_ok=True)
-                options.json.write_text(json.dumps(rows, indent=1) + "\n")
-    return rows
+            write(rows)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

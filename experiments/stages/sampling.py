@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.artifacts import read_problems, write_jsonl, write_responses
+from experiments.fields import DRAWING
 from experiments.stages.base import load_sampler, load_tokenizer_of
 from experiments.stages.prompts import prompt_tokens
 from synthrl_jax import grading, pod, rollouts
@@ -16,10 +17,8 @@ from synthrl_jax.rollouts import Completion, Root, Settings
 
 
 def sampler_settings(policy, settings: dict) -> Settings:
-    """The sampler's settings from a config's, stopping at the policy's end of sequence."""
-    fields = {
-        k: v for k, v in settings.items() if k in ("temperature", "top_k", "top_p", "max_tokens", "sampler", "rows")
-    }
+    """The sampler's settings from a config's, stopping at the policy's end of sequence (and the config's stop strings)."""
+    fields = {k: v for k, v in settings.items() if k in DRAWING}
     return Settings(**fields, stop_ids=(policy.tokenizer.eos_id,))
 
 

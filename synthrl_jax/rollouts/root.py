@@ -1,8 +1,10 @@
 """What is asked of a sampler and what it gives back: roots with forks in, completions out."""
 
 import dataclasses
+import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,15 +30,9 @@ class Fork:
     first: int = 0
 
     def __post_init__(self):
-        for name in ("position", "n", "max_tokens", "top_k", "first"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, operator.index(getattr(self, name)))
-        for name, least in (("n", 0), ("max_tokens", 0), ("temperature", 0.0), ("top_k", 0), ("first", 0)):
-            value = getattr(self, name)
-            if value is not None and not value >= least:
-                raise ValueError(f"fork at {self.position}: {name} must be at least {least}, not {value}")
-        if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
-            raise ValueError(f"fork at {self.position}: top_p must be in (0, 1], not {self.top_p}")
+        plain_numbers(self, f"fork at {self.position}: ", ("position", "n", "max_tokens", "top_k", "first"))
+        if self.lengths is not None:
+            object.__setattr__(self, "lengths", tuple(map(operator.index, self.lengths)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +102,7 @@ class Settings:
     top_p: float = 1.0
     stop_ids: tuple[int, ...] | None = None
     stop_strings: tuple[str, ...] = ()
-    sampler: str = "static"
+    sampler: str = "grouped"
     rows: int = 128
     model_logprobs: bool = False
     prompt_logprobs: bool = False
@@ -119,11 +115,49 @@ class Settings:
         if isinstance(self.stop_strings, str):
             raise ValueError(f"stop_strings must be several strings, not the characters of {self.stop_strings!r}")
         object.__setattr__(self, "stop_strings", tuple(self.stop_strings))
-        if not 0.0 < self.top_p <= 1.0:
-            raise ValueError(f"top_p must be in (0, 1], not {self.top_p}")
-        for name, least in (("max_tokens", 0), ("temperature", 0.0), ("top_k", 0), ("rows", 1)):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        for string in self.stop_strings:
+            if not isinstance(string, str) or not string:
+                raise ValueError(f"stop_strings must be strings of at least one character, not {string!r}")
+        plain_numbers(self, "", ("max_tokens", "top_k", "rows"))
+        if self.rows < 1:
+            raise ValueError(f"rows must be at least 1, not {self.rows}")
+
+
+def plain_numbers(of, where: str, integers: Sequence[str]) -> None:
+    """Turn the integers of a request, its temperature and top_p into Python's own numbers (numpy's do not go into JSON).
+
+    None stays. TypeError: no integer, or no number. ValueError, with `where` before it: one out of its range.
+    """
+    for name, kind in (*((name, operator.index) for name in integers), ("temperature", float), ("top_p", float)):
+        if (value := getattr(of, name)) is None:
+            continue
+        value = kind(value)
+        if name == "top_p" and not 0.0 < value <= 1.0:
+            raise ValueError(f"{where}top_p must be in (0, 1], not {value}")
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{where}{name} must be at least 0 and finite, not {value}")
+        object.__setattr__(of, name, value)
+
+
+@dataclasses.dataclass
+class Workload:
+    """What the batches of a workload share: the most that any of them needs, and weights laid out for decoding once.
+
+    row_steps, idle_row_steps, near_ties: what the grouped sampler counted in the batches so far, see its `Stats`.
+    """
+
+    needs: Any = None  # a sampler's own
+    policy: Any = None  # whose weights they are
+    weights: Any = None
+    row_steps: int = 0
+    idle_row_steps: int = 0
+    near_ties: int = 0
+
+    def laid_out(self, policy, layout: Callable[[], Any]) -> Any:
+        """The policy's weights as its first batch laid them out."""
+        if self.policy is not policy:
+            self.policy, self.weights = policy, layout()
+        return self.weights
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,19 +18,22 @@ NEAR_TIE = (
 
 
 class Drawn(NamedTuple):
-    """Tokens drawn for R rows; `gap` is how near a tie each draw was, in units of the scores (logits / temperature)."""
+    """Tokens drawn for R rows; `gap` is how near a tie each draw was: below a temperature of 1 in units of the logits, whose
+    last bits are what differs between batches, above in units of the scores (logits / temperature)."""
 
     token: jax.Array  # [R] int32
     logprob: jax.Array  # [R] on the distribution that the token was drawn from
     model_logprob: jax.Array  # [R] untempered and unfiltered
-    gap: jax.Array  # [R] best perturbed score less the second best; 0 where a tie at a filter's edge decides
+    gap: (
+        jax.Array
+    )  # [R] best perturbed score less the second best, x min(1, T); 0 where a tie at a filter's edge decides
 
 
 class Filtered(NamedTuple):
     """Scores [R, V] after top-k and top-p, what is left out at -1e30, and both ways that a tie at the edge can end."""
 
     kept: jax.Array
-    fewer: jax.Array  # without the tokens that a change of the scores by half of NEAR_TIE can drive out
+    fewer: jax.Array  # without the tokens that a change of the scores by half a near-tie can drive out
     more: jax.Array  # with the tokens that it can let in
 
 
@@ -41,7 +44,12 @@ def root_words(root_id: str) -> tuple[int, int]:
 
 
 def seed_key(seed: int) -> jax.Array:
-    """The key of a seed; the generator is named so that a changed default of jax changes no sample."""
+    """The key of a seed; the generator is named so that a changed default of jax changes no sample.
+
+    ValueError: a seed outside of 0..2^32 - 1, beyond which jax would take another's key.
+    """
+    if not 0 <= seed < 1 << 32:
+        raise ValueError(f"a seed must be in 0..2^32 - 1, not {seed}")
     return jax.random.key(seed, impl="threefry2x32")
 
 
@@ -67,8 +75,11 @@ def block_width(vocab_size: int) -> int:
     return max(16, -(-int(np.sqrt(vocab_size)) // 16) * 16)
 
 
-def filter_scores(scores_RxV: jax.Array, top_k_R: jax.Array, top_p_R: jax.Array) -> Filtered:
-    """The scores that top-k and then top-p keep; k = 0 and p = 1 keep all, equal scores at the edge stay."""
+def filter_scores(scores_RxV: jax.Array, top_k_R: jax.Array, top_p_R: jax.Array, near_Rx1=NEAR_TIE) -> Filtered:
+    """The scores that top-k and then top-p keep; k = 0 and p = 1 keep all, equal scores at the edge stay.
+
+    near_Rx1: what counts as a near-tie, in units of the scores."""
+    near_R = jnp.broadcast_to(near_Rx1, (len(scores_RxV), 1))[:, 0]
     V = scores_RxV.shape[-1]
     k_R = jnp.where(top_k_R > 0, jnp.minimum(top_k_R, V), V)
     order_RxV = _ordered(scores_RxV)
@@ -90,10 +101,10 @@ def filter_scores(scores_RxV: jax.Array, top_k_R: jax.Array, top_p_R: jax.Array)
     next_Rx1 = jnp.where(kept_RxV, -jnp.inf, scores_RxV).max(axis=-1, keepdims=True)
     above_RxV = kept_RxV & (scores_RxV > lowest_Rx1)
     without_one_R = mass(kept_RxV) - jnp.where(kept_RxV, probs_RxV, jnp.inf).min(axis=-1)
-    dispensable_R = (kept_RxV.sum(axis=-1) > k_R) | ((top_p_R < 1.0) & (without_one_R >= top_p_R - NEAR_TIE))
-    lacking_R = (top_p_R < 1.0) & (mass(kept_RxV) < top_p_R + NEAR_TIE)
-    fewer_RxV = jnp.where(dispensable_R[:, None], above_RxV, kept_RxV) & (scores_RxV > next_Rx1 + NEAR_TIE)
-    more_RxV = kept_RxV | (scores_RxV >= lowest_Rx1 - NEAR_TIE) | (lacking_R[:, None] & (scores_RxV == next_Rx1))
+    dispensable_R = (kept_RxV.sum(axis=-1) > k_R) | ((top_p_R < 1.0) & (without_one_R >= top_p_R - near_R))
+    lacking_R = (top_p_R < 1.0) & (mass(kept_RxV) < top_p_R + near_R)
+    fewer_RxV = jnp.where(dispensable_R[:, None], above_RxV, kept_RxV) & (scores_RxV > next_Rx1 + near_Rx1)
+    more_RxV = kept_RxV | (scores_RxV >= lowest_Rx1 - near_Rx1) | (lacking_R[:, None] & (scores_RxV == next_Rx1))
     return Filtered(*(jnp.where(set_RxV, scores_RxV, MASKED) for set_RxV in (kept_RxV, fewer_RxV, more_RxV)))
 
 
@@ -136,20 +147,21 @@ def draw(logits_RxV, keys_R, temperature_R, top_k_R=None, top_p_R=None) -> Drawn
     logits_RxV = logits_RxV.astype(jnp.float32)
     greedy_R = temperature_R <= 0
     scores_RxV = logits_RxV / jnp.where(greedy_R, 1.0, temperature_R)[:, None]
+    unit_R = jnp.where(greedy_R, 1.0, jnp.minimum(temperature_R, 1.0))  # of gaps, in scores
     W = block_width(V)
     noise_RxNW = jax.vmap(lambda key: jax.random.gumbel(key, (-(-V // W) + W,), jnp.float32))(keys_R)
     noise_RxNW = jnp.where(greedy_R[:, None], 0.0, noise_RxNW)
     if top_k_R is None:
         token_R, logprob_R, gap_R = _choose(scores_RxV, noise_RxNW, greedy_R)
     else:
-        filtered = filter_scores(scores_RxV, top_k_R, top_p_R)
+        filtered = filter_scores(scores_RxV, top_k_R, top_p_R, NEAR_TIE / unit_R[:, None])
         token_R, logprob_R, gap_R = _choose(filtered.kept, noise_RxNW, greedy_R)
         for other_RxV in (filtered.fewer, filtered.more):
             other_R, other_logprob_R, other_gap_R = _choose(other_RxV, noise_RxNW, greedy_R)
-            settled_R = (other_R == token_R) & (jnp.abs(other_logprob_R - logprob_R) < NEAR_TIE)
+            settled_R = (other_R == token_R) & (unit_R * jnp.abs(other_logprob_R - logprob_R) < NEAR_TIE)
             gap_R = jnp.where(settled_R, jnp.minimum(gap_R, other_gap_R), 0.0)
     picked_R = jnp.take_along_axis(logits_RxV, token_R[:, None], axis=1)[:, 0]
-    return Drawn(token_R, logprob_R, picked_R - jax.nn.logsumexp(logits_RxV, axis=-1), gap_R)
+    return Drawn(token_R, logprob_R, picked_R - jax.nn.logsumexp(logits_RxV, axis=-1), gap_R * unit_R)
 
 
 def _choose(scores_RxV, noise_RxNW, greedy_R) -> tuple[jax.Array, jax.Array, jax.Array]:

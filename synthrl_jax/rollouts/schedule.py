@@ -112,17 +112,25 @@ class Needs:
     tasks_per_root: int
     prefix: int  # tokens of the longest root
     median: int  # tokens of the middle one
+    shortest: int  # tokens of the shortest root
     longest: int  # tokens that a continuation may have
     filters: bool = False  # whether any fork has top-k or top-p
 
     def __or__(self, other: "Needs") -> "Needs":
-        return Needs(*map(max, dataclasses.astuple(self), dataclasses.astuple(other)))
+        most = Needs(*map(max, dataclasses.astuple(self), dataclasses.astuple(other)))
+        return dataclasses.replace(most, shortest=min(self.shortest, other.shortest))
+
+    def loads(self, prefix: int) -> list[int]:
+        """The lengths to which loads of such roots are padded, of slots of so many tokens: all of it, or half."""
+        half = prefix // 2
+        return [half] * (self.shortest <= half) + [prefix] * (self.prefix > half)
 
 
 def needs_of(jobs: Sequence[Job], longest: int, filters: bool = False) -> Needs:
     """The needs of one batch's jobs, the longest first."""
     sizes = [len(job) for job in jobs]
-    return Needs(len(jobs), sum(sizes), max(sizes), jobs[0].length, jobs[len(jobs) // 2].length, longest, filters)
+    lengths = jobs[0].length, jobs[len(jobs) // 2].length, jobs[-1].length
+    return Needs(len(jobs), sum(sizes), max(sizes), *lengths, longest, filters)
 
 
 def plan(needs: Needs, settings: Settings, mesh: Mesh | None = None) -> list[Shape]:
@@ -194,7 +202,9 @@ def spills_of(rows: int, suffix: int) -> int:
 
 
 def cut(jobs: Sequence[Job], shape: Shape) -> list[Job]:
-    """The jobs in loading order, cut finer where there are fewer than groups."""
+    """The jobs in loading order, cut finer where there are fewer than groups: then each part's group prefills the root for
+    itself, since its prefix is read there at each step. So a root has one prefill where there are as many roots as groups,
+    and at most one a group."""
     if len(jobs) >= shape.groups:
         return list(jobs)
     parts = -(-shape.groups // len(jobs))

@@ -13,6 +13,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from synthrl_jax.policy import decoder, sharding
 from synthrl_jax.rollouts.schedule import Shape
 
+ID, POSITION, BUDGET, LAST = range(4)  # a task's integers
+
 
 class Layer(NamedTuple):
     """One layer's keys and values, rotated at absolute positions."""
@@ -112,17 +114,21 @@ def empty_state(config: decoder.DecoderConfig, shape: Shape) -> State:
     )
 
 
-def state_specs(config: decoder.DecoderConfig, shape: Shape) -> State:
-    """PartitionSpec of each array of a state: groups over data and fsdp, kv heads over tensor, no axis of size one."""
+def layer_specs(config: decoder.DecoderConfig, shape: Shape) -> Layer:
+    """PartitionSpec of each array of a layer: groups over data and fsdp, kv heads over tensor, no axis of size one."""
     tensor = "tensor" if config.kv_heads % shape.mesh.shape["tensor"] == 0 else None
     axes = {"G": ("data", "fsdp"), "K": tensor, "R": None, "E": None}
     sizes = {"G": shape.groups, "K": config.kv_heads, "R": shape.rows, "E": shape.spills}
     suffix, spill = (PartitionSpec(*(axes[name] for name in names if sizes[name] > 1)) for names in ("GKR", "GKE"))
     prefix = PartitionSpec(axes["G"], tensor)
-    layer = Layer(prefix, prefix, suffix, suffix, *((spill, spill, prefix, prefix) if shape.spills else ()))
-    group = PartitionSpec(axes["G"])
+    return Layer(prefix, prefix, suffix, suffix, *((spill, spill, prefix, prefix) if shape.spills else ()))
+
+
+def state_specs(config: decoder.DecoderConfig, shape: Shape) -> State:
+    """PartitionSpec of each array of a state."""
+    group = PartitionSpec(("data", "fsdp"))
     small = [jax.tree.map(lambda _: group, kind(*kind._fields)) for kind in (Rows, Queue)]
-    return State((layer,) * config.layers, *small, PartitionSpec(), group)
+    return State((layer_specs(config, shape),) * config.layers, *small, PartitionSpec(), group)
 
 
 def weight_specs(config: decoder.DecoderConfig, mesh: Mesh) -> decoder.Params:
@@ -147,8 +153,13 @@ def placed(specs, mesh: Mesh):
     return jax.tree.map(lambda s: NamedSharding(mesh, s), specs, is_leaf=lambda x: isinstance(x, PartitionSpec))
 
 
-def constrained(config: decoder.DecoderConfig, shape: Shape, state: State) -> State:
-    """The state kept where it lies, on a mesh."""
+def constrained(config: decoder.DecoderConfig, shape: Shape, part):
+    """A state (of any number of its layers) or a layer kept where it lies, on a mesh."""
     if shape.mesh is None:
-        return state
-    return jax.lax.with_sharding_constraint(state, placed(state_specs(config, shape), shape.mesh))
+        return part
+    if isinstance(part, Layer):
+        specs = layer_specs(config, shape)
+    else:
+        specs = state_specs(config, shape)
+        specs = specs._replace(layers=specs.layers[: len(part.layers)])
+    return jax.lax.with_sharding_constraint(part, placed(specs, shape.mesh))

@@ -14,7 +14,7 @@ import numpy as np
 
 from synthrl_jax.policy import decoder
 from synthrl_jax.rollouts import sampling, stop_strings
-from synthrl_jax.rollouts.root import Completion, Root, Settings, Task, filtered, tasks
+from synthrl_jax.rollouts.root import Completion, Root, Settings, Task, Workload, filtered, tasks
 
 SMALLEST_BUCKET = 32
 
@@ -56,14 +56,16 @@ def needs_of(policy, batches, settings: Settings) -> None:
     """Nothing: the shapes of this sampler follow its batches."""
 
 
-def sample(policy, roots: Iterable[Root], settings: Settings, seed: int, needs: None = None) -> Iterator[Completion]:
+def sample(
+    policy, roots: Iterable[Root], settings: Settings, seed: int, workload: Workload | None = None
+) -> Iterator[Completion]:
     """See `rollouts.sample`."""
     config = policy.config
     key = sampling.seed_key(seed)
     stops = stop_conditions(policy, settings)
     wanted = tasks(roots, settings, config.max_positions, config.vocab_size)
     yield from (empty(task, i, settings) for task in wanted if not task.max_tokens for i in range(task.n))
-    weights = decoder.unstack(config, policy.params)
+    weights = (workload or Workload()).laid_out(policy, lambda: decoder.unstack(config, policy.params))
     filters = filtered(wanted)
     before = None
     for group in plan([task for task in wanted if task.max_tokens], settings.rows):

@@ -33,18 +33,23 @@ def _table(tokenizer, strings: tuple[str, ...], vocab_size: int) -> np.ndarray:
     prefixes = sorted({end[:n] for end in ends for n in range(len(end) + 1)}, key=lambda p: (len(p), p))
     states = {prefix: state for state, prefix in enumerate(p for p in prefixes if p not in ends)}
 
-    def advance(text: bytes, piece: bytes) -> int:
-        for byte in piece:
-            text += bytes([byte])
-            if text.endswith(ends):
-                return STOPPED
-            text = next(text[at:] for at in range(len(text) + 1) if text[at:] in states)
-        return states[text]
+    def advance(text: bytes) -> int:
+        if text.endswith(ends):
+            return STOPPED
+        return next(states[text[at:]] for at in range(len(text) + 1) if text[at:] in states)
 
+    by_byte = np.array([[advance(text + bytes([byte])) for byte in range(256)] for text in states], np.int32)
+    # all tokens at once, a byte of each at a time: vocabularies hold 100,000 pieces
     pieces = [token_bytes(tokenizer, token) for token in range(tokenizer.vocab_size)]
-    by_piece = {piece: [advance(text, piece) for text in states] for piece in set(pieces)}
-    beyond = [[START] * len(states)] * (vocab_size - len(pieces))  # a model's vocabulary may be padded
-    return np.array([by_piece[piece] for piece in pieces] + beyond, np.int32).T
+    found_NxV = np.repeat(np.arange(len(states), dtype=np.int32)[:, None], len(pieces), axis=1)
+    for at in range(max(map(len, pieces))):
+        on = np.array([i for i, piece in enumerate(pieces) if len(piece) > at])
+        before = found_NxV[:, on]
+        after = by_byte[np.maximum(before, START), [pieces[i][at] for i in on]]
+        found_NxV[:, on] = np.where(before == STOPPED, STOPPED, after)
+    # a model's vocabulary may be padded; what lies beyond the tokenizer's has no text, and starts anew
+    beyond = np.full((len(states), vocab_size - len(pieces)), START, np.int32)
+    return np.concatenate([found_NxV, beyond], axis=1)
 
 
 def token_bytes(tokenizer, token: int) -> bytes:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from synthrl_jax.rollouts import processes
 from synthrl_jax.rollouts.root import Completion, Root, Settings, distinct
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 FINISHES = ("stop", "length")
 
@@ -45,12 +45,14 @@ def sample_to_store(
     share (i, n) samples every n-th shard from the i-th on: one process of n; the others' are then not read. None: the
     share of this process of a pod (`processes.share_of`), and then all processes leave with the whole store written.
     A progress line under `label` shows on terminals unless progress is False. StoreMismatch: it was begun with other inputs.
-    ValueError: two roots of one id.
+    ValueError: two roots of one id, or shard_roots below 1.
     """
     from synthrl_jax import rollouts
     from synthrl_jax.policy.checkpoint import checksum
 
     directory, roots = epath.Path(directory), distinct(roots)
+    if shard_roots < 1:
+        raise ValueError(f"shard_roots must be at least 1, not {shard_roots}")
     pod, share = share is None, processes.share_of(policy) if share is None else share
     # processes that draw the same together leave the writing to the first
     writes = share[1] > 1 or jax.process_index() == 0
@@ -58,12 +60,15 @@ def sample_to_store(
     parts = [roots[first : first + shard_roots] for first in range(0, len(roots), shard_roots)]
     if writes:
         begin(directory, manifest(roots, settings, seed, weights, shard_roots))
+        if pod:  # no other process writes under this one's number: what a killed run left half written
+            for path in directory.glob(f".*.{jax.process_index()}.*"):
+                path.unlink()
     numbers = range(share[0], len(parts), share[1])
     done = [number for number in numbers if shard_path(directory, number).exists()]
     if pod:
         processes.barrier(f"{label}: all know what is done")
     # the shapes of all shards are those of the largest needs, whichever are still to be sampled
-    needs = rollouts.workload_needs(policy, parts, settings) if len(done) < len(numbers) else None
+    workload = rollouts.workload_of(policy, parts, settings) if len(done) < len(numbers) else None
     bar = tqdm(total=len(numbers), initial=len(done), unit="shard", desc=label, disable=None if progress else True)
     tokens, start = 0, time.monotonic()
     with bar:
@@ -72,12 +77,15 @@ def sample_to_store(
             place = {
                 (root.id, fork.position): (i, f) for i, root in enumerate(part) for f, fork in enumerate(root.forks)
             }
-            found = rollouts.sample(policy, part, settings, seed, needs)
+            found = rollouts.sample(policy, part, settings, seed, workload)
             ordered = sorted(found, key=lambda c: (*place[c.root_id, c.fork], c.index))
             if writes:
                 write_shard(shard_path(directory, number), ordered, weights)
             tokens += sum(len(completion.tokens) for completion in ordered)
-            bar.set_postfix_str(f"{tokens / (time.monotonic() - start):,.0f} tokens/s", refresh=False)
+            words = f"{tokens / (time.monotonic() - start):,.0f} tokens/s"
+            if workload.row_steps:
+                words += f", {workload.idle_row_steps / workload.row_steps:.0%} of row-steps idle"
+            bar.set_postfix_str(words, refresh=False)
             bar.update()
     if pod:
         processes.barrier(f"{label}: all is written", time.monotonic() - start)
@@ -96,6 +104,7 @@ def manifest(roots: Sequence[Root], settings: Settings, seed: int, weights: str,
         "parameters": weights,
         "roots": digest.hexdigest(),
         "shard_roots": shard_roots,
+        "shards": -(-len(roots) // shard_roots),
     }
     fields |= {f"settings.{name}": value for name, value in dataclasses.asdict(settings).items()}
     return json.loads(json.dumps(fields))
@@ -182,12 +191,20 @@ def read_shard(path) -> Iterator[Completion]:
 
 
 def read_store(directory, share: tuple[int, int] = (0, 1)) -> Iterator[Completion]:
-    """All completions of the shards that are there, in order; FileNotFoundError if it is no store.
+    """All completions of a store, in order. FileNotFoundError: it is no store, or lacks shards (the first is named).
 
     share (i, n): of every n-th shard from the i-th on alone; a root's completions are all in one shard.
     """
     directory = epath.Path(directory)
     if not (directory / MANIFEST).exists():
         raise FileNotFoundError(f"{directory} is not a store of completions: it has no {MANIFEST}")
-    for path in sorted(directory.glob("shard_*.npz"))[share[0] :: share[1]]:
+    shards = json.loads((directory / MANIFEST).read_text()).get("shards")
+    if shards is None:  # format 1 did not say how many
+        shards = len(list(directory.glob("shard_*.npz")))
+    paths = [shard_path(directory, number) for number in range(share[0], shards, share[1])]
+    if missing := [path.name for path in paths if not path.exists()]:
+        raise FileNotFoundError(
+            f"{directory} lacks {len(missing)} of {len(paths)} shards, the first {missing[0]}: go on sampling"
+        )
+    for path in paths:
         yield from read_shard(path)

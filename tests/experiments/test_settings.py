@@ -1,6 +1,7 @@
 """Flags and configs: every shipped config plans, and wrong use ends at once with one clear line."""
 
 import importlib
+import types
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from experiments import methods, run
 from experiments.graph import plan
 from experiments.settings import UsageError, load_config, merged, override
+from experiments.stages.sampling import sampler_settings
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 RUNNABLE = sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem not in ("__init__", "arithmetic_base"))
@@ -133,6 +135,7 @@ def test_fields_that_only_some_stages_know_are_no_mistake():
         config.methods.mine = {"method": "own_parts:shortest_positives", "options": {"count": 5}}
     nodes = {node.label: node for node in plan(config)}
     assert nodes["sample N=48 seed=0"].settings["top_p"] == 0.9
+
     assert nodes["values N=48 seed=0"].settings["temperature"] == 0.7
     settings = nodes["mine N=48 seed=0"].settings
     entry, options = methods.find("mine", settings)
@@ -177,3 +180,16 @@ def test_merging_goes_field_by_field_and_leaves_its_parts_alone():
     first = {"a": 1, "b": {"c": 2, "d": 3}}
     assert merged(first, {"b": {"c": 9}}, {"e": 4}) == {"a": 1, "b": {"c": 9, "d": 3}, "e": 4}
     assert first == {"a": 1, "b": {"c": 2, "d": 3}}
+
+
+def test_the_sampler_gets_the_settings_of_drawing_from_a_config():
+    policy = types.SimpleNamespace(tokenizer=types.SimpleNamespace(eos_id=2))
+    config = load_config(str(CONFIGS / "tiny.py"))
+    with config.unlocked():
+        config.sample.stop_strings, config.sample.top_k = ("A:", "Q:"), 7
+    settings = next(node.settings for node in plan(config) if node.stage == "sample")
+    found = sampler_settings(policy, settings)
+    assert (found.stop_strings, found.top_k, found.stop_ids) == (("A:", "Q:"), 7, (2,))
+    config.sample.stop_strings = ("",)
+    with pytest.raises(UsageError, match="sample: stop_strings must be strings of at least one character"):
+        plan(config)

@@ -19,9 +19,9 @@ from synthrl_jax.rollouts import (
     shared_prefix,
     shared_state,
     store,
-    workload_needs,
+    workload_of,
 )
-from synthrl_jax.rollouts.grouped_sampler import Stats
+from synthrl_jax.rollouts.board import Stats
 from synthrl_jax.rollouts.sampling import NEAR_TIE
 
 VOCAB = 97
@@ -187,13 +187,67 @@ def test_later_batches_of_a_workload_compile_nothing(compiled):
     policy, roots = random_policy(), uneven_roots(35)
     settings = Settings(max_tokens=24, stop_ids=(3,), rows=32, sampler="grouped")
     batches = [roots[i : i + 8] for i in range(0, 35, 8)]  # the last one is smaller
-    needs = workload_needs(policy, batches, settings)
+    needs = workload_of(policy, batches, settings)
     drawn, counts = 0, []
     for seed, batch in enumerate(batches):
         drawn += len(list(sample(policy, batch, settings, seed, needs)))
         counts.append(len(compiled))
     assert drawn == sum(root.n * len(root.forks) for root in roots)
     assert counts[0] > 0 and set(counts[1:]) == {counts[0]}
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2)])
+def test_a_batch_of_long_roots_and_one_of_short_ones_share_their_programs(compiled, order):
+    """Loads of the short ones are padded to half of what the long ones need."""
+    policy, rng = random_policy(1), np.random.default_rng(0)
+    batches = [
+        [Root(f"{b} {i}", rng.integers(0, VOCAB, length), [length], n=4) for i in range(8)]
+        for b, length in enumerate((60, 9, 58))
+    ]
+    settings = Settings(max_tokens=22 + 20 * order[0], stop_ids=(3,), rows=16)  # programs that no other test has
+    workload, counts = workload_of(policy, batches, settings), []
+    for b in order:
+        assert len(list(sample(policy, batches[b], settings, b, workload))) == 32
+        counts.append(len(compiled))
+    assert counts[0] > 0 and set(counts) == {counts[0]}
+
+
+def test_weights_are_laid_out_once_for_all_batches_and_the_idle_share_is_counted(monkeypatch):
+    policy, roots, laid_out = random_policy(), random_roots(12, 2, seed=4), []
+    layouts = grouped_sampler.layouts
+
+    def counted(config, shape):
+        unstack, empty_state = layouts(config, shape)
+        return lambda *args: laid_out.append(1) or unstack(*args), empty_state
+
+    monkeypatch.setattr(grouped_sampler, "layouts", counted)
+    settings = Settings(max_tokens=24, stop_ids=(3,), rows=16)
+    batches = [roots[:6], roots[6:]]
+    workload = workload_of(policy, batches, settings)
+    tokens = sum(len(c.tokens) for batch in batches for c in sample(policy, batch, settings, 0, workload))
+    assert len(laid_out) == 1
+    assert workload.row_steps - workload.idle_row_steps == tokens > 0
+
+
+def test_a_device_ahead_of_the_host_draws_the_same_and_still_gives_up_what_it_does_not_need(monkeypatch):
+    """As on accelerators; the shapes that follow one another are the same too."""
+    roots = [Root(f"root {i}", range(1, 60 if i < 5 else 12), [5, 9], n=3) for i in range(40)]
+    changes = []
+    resize = grouped_sampler.Device.resize
+
+    def watched(device, shape, *rest, loads):
+        changes[-1].append((shape.prefix, shape.batch, loads))
+        return resize(device, shape, *rest, loads=loads)
+
+    monkeypatch.setattr(grouped_sampler.Device, "resize", watched)
+    for ahead in (0, 1, 3):
+        monkeypatch.setattr(grouped_sampler, "chunks_ahead", lambda ahead=ahead: ahead)
+        changes.append([])
+        pairs, stats = drawn_by_both(random_policy(), roots, rows=16)
+        assert_equal_but_for_near_ties(pairs)
+        assert stats.tokens + stats.idle_row_steps == stats.row_steps
+    assert changes[0] and changes[0][0][2]  # prefix slots are halved while roots still wait
+    assert changes[1] == changes[2] == changes[0]
 
 
 def test_a_store_compiles_as_often_for_many_shards_as_for_one(compiled, tmp_path):

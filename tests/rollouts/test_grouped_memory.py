@@ -13,7 +13,7 @@ import pytest
 
 from experiments import plan_compile
 from experiments.bench import rollout_work
-from synthrl_jax.rollouts import Root, Settings, schedule, shared_state, workload_needs
+from synthrl_jax.rollouts import Root, Settings, schedule, shared_state, workload_of
 
 COMPILE = """
 import dataclasses, json
@@ -52,7 +52,7 @@ def planned(rows, mesh=None, work=BENCH):
     """Llama-2-7B's config, and the shape that the sampler plans for values on it: by default of the bench's responses."""
     config = rollout_work.SIZES["llama2_7b"]
     settings = Settings(max_tokens=work.max_tokens, stop_ids=(), rows=rows, sampler="grouped")
-    needs = workload_needs(types.SimpleNamespace(config=config), [work.roots], settings)
+    needs = workload_of(types.SimpleNamespace(config=config), [work.roots], settings).needs
     return config, schedule.plan(needs, settings, mesh)[0]
 
 

@@ -97,6 +97,56 @@ def test_a_character_spelt_in_byte_tokens_is_found():
     assert tokenizer.decode(tokens[: ended + 1]) == "ten €€!"
 
 
+@pytest.mark.parametrize("sampler", ["static", "grouped"])
+def test_samplers_stop_within_characters_of_several_tokens(sampler):
+    from synthrl_jax.policy.tokenizer import train_sentencepiece
+
+    tokenizer = train_sentencepiece(["What is owl? It is ten."] * 20, 290)
+    config = decoder.DecoderConfig(vocab_size=290, width=16, layers=1, heads=2, max_positions=128)
+    tokens = [piece for text in ("€", "ten") for piece in tokenizer.encode(text)]
+    params = jax.jit(decoder.init, static_argnums=0)(config, jax.random.key(0))
+    # only these tokens are likely: the bytes of a character among others
+    logits = np.full(290, -30.0, np.float32)
+    logits[tokens] = 0.0
+    head = decoder.unembed
+
+    def likely(config, weights, hidden):
+        return head(config, weights, hidden) * 0.1 + logits
+
+    roots = [Root(f"root {i}", [5, 6], [2], n=16) for i in range(4)]
+    settings = Settings(max_tokens=40, stop_ids=(), stop_strings=("€",), rows=16, sampler=sampler)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoder, "unembed", likely)
+        found = list(sample(Policy(config, params, tokenizer), roots, settings, 0))
+    stopped = [c for c in found if c.finish == "stop"]
+    assert len(stopped) > 3
+    for c in found:
+        spelt = b"".join(stop_strings.token_bytes(tokenizer, token) for token in c.tokens)
+        assert ("€".encode() in spelt) == (c.finish == "stop")
+        assert c.finish == "length" or spelt.endswith("€".encode())
+
+
+def test_the_table_of_a_large_vocabulary_and_a_long_string_is_that_of_each_piece():
+    rng = np.random.default_rng(0)
+    pieces = ["".join(rng.choice([*"ab \n"], rng.integers(0, 9))) for _ in range(20_000)]
+    tokenizer = Pieces()
+    tokenizer.vocab_size, tokenizer.pieces = len(pieces), lambda ids: [pieces[i] for i in ids]
+    stop = "ab ba\n"
+    table = stop_strings.automaton(tokenizer, (stop, "\n\n\n"), len(pieces) + 3)
+    assert table.shape[1] == len(pieces) + 3 and (table[:, -3:] == stop_strings.START).all()
+    ended = 0
+    for _ in range(3000):
+        text, state = "", stop_strings.START
+        for piece in rng.integers(0, len(pieces), 12):
+            state = table[state, piece]
+            text += pieces[piece]
+            assert (state == stop_strings.STOPPED) == (stop in text or "\n\n\n" in text)
+            if state == stop_strings.STOPPED:
+                ended += 1
+                break
+    assert ended > 20
+
+
 def test_bytes_of_tokens_join_to_the_text():
     tokenizers = pytest.importorskip("tokenizers")
     from synthrl_jax.policy.tokenizer import JsonTokenizer, train_sentencepiece

@@ -1,5 +1,8 @@
 """Requests: what is refused, and what a fork takes from its root and the settings."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
@@ -31,6 +34,7 @@ def test_a_root_that_makes_no_sense_is_refused_by_name(fields, words):
         {"max_tokens": -1},
         {"temperature": -0.1},
         {"temperature": float("nan")},
+        {"temperature": float("inf")},
         {"top_k": -1},
         {"top_p": 0.0},
     ],
@@ -46,6 +50,21 @@ def test_a_fork_that_makes_no_sense_is_refused(fields):
 def test_settings_that_make_no_sense_are_refused(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
         Settings(**({"max_tokens": 4} | fields))
+
+
+@pytest.mark.parametrize("fields", [{"max_tokens": 40.0}, {"top_k": 2.7}, {"rows": 8.0}])
+def test_a_count_that_is_no_integer_is_refused(fields):
+    with pytest.raises(TypeError):
+        Settings(**({"max_tokens": 4} | fields))
+
+
+def test_numbers_of_numpy_are_taken_and_can_be_written_as_json():
+    f, i = np.float32, np.int64
+    fork = Fork(i(2), n=i(2), max_tokens=i(5), temperature=f(0.5), top_p=f(0.25), lengths=(i(3), i(4)))
+    settings = Settings(max_tokens=i(5), temperature=f(0.5), top_k=i(3), top_p=f(0.25), rows=i(8))
+    assert fork == Fork(2, n=2, max_tokens=5, temperature=0.5, top_p=0.25, lengths=(3, 4))
+    assert settings == Settings(max_tokens=5, temperature=0.5, top_k=3, top_p=0.25, rows=8)
+    json.dumps([dataclasses.asdict(fork), dataclasses.asdict(settings)])
 
 
 def test_any_integers_make_the_same_root():

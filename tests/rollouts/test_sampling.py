@@ -97,6 +97,35 @@ def test_an_error_in_the_logits_below_half_the_gap_changes_no_token():
     assert safe.mean() > 0.5 and not same.all()
 
 
+@pytest.mark.parametrize("temperature", [0.01, 0.1, 3.0])
+def test_a_near_tie_holds_the_error_of_the_logits_at_any_temperature(temperature):
+    """Half of NEAR_TIE in the logits is fifty times that in the scores at temperature .01."""
+    rng, n = np.random.default_rng(3), 4000
+    # the two best lie within a few near-ties of each other, so that noise moves tokens
+    logits_nxV = np.tile(logits_of(40), (n, 1))
+    logits_nxV[:, 1] = logits_nxV[:, 0] = logits_nxV.max() + 1
+    logits_nxV[:, 1] += rng.uniform(-8, 8, n) * sampling.NEAR_TIE
+    keys = jax.vmap(functools.partial(jax.random.fold_in, sampling.seed_key(0)))(jnp.arange(n))
+
+    def drawn(logits):
+        heats, k, p = jnp.full(n, temperature), jnp.full(n, 5), jnp.full(n, 0.9, jnp.float32)
+        return drawer(True)(jnp.asarray(logits, jnp.float32), keys, heats.astype(jnp.float32), k, p)
+
+    exact = drawn(logits_nxV)
+    noisy = drawn(logits_nxV + rng.uniform(-0.4, 0.4, logits_nxV.shape) * sampling.NEAR_TIE)
+    moved = np.asarray(exact.token) != np.asarray(noisy.token)
+    near = np.asarray(exact.gap) < sampling.NEAR_TIE
+    assert not (moved & ~near).any()
+    assert near.mean() < 0.6
+    assert moved.any() or temperature > 1
+
+
+@pytest.mark.parametrize("seed", [-1, 1 << 32, 1 << 64])
+def test_a_seed_that_would_be_anothers_is_refused(seed):
+    with pytest.raises(ValueError, match="seed"):
+        sampling.seed_key(seed)
+
+
 def test_an_error_in_the_logits_moves_no_token_over_the_edge_of_a_filter_unless_the_gap_says_so():
     logits, n = logits_of(V), 20_000
     keys = jax.vmap(functools.partial(jax.random.fold_in, sampling.seed_key(0)))(jnp.arange(n))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from synthrl_jax.rollouts import Root, Settings, schedule
-from synthrl_jax.rollouts.grouped_sampler import Board, Stats
+from synthrl_jax.rollouts.board import Board, Stats
 from synthrl_jax.rollouts.root import tasks
 from synthrl_jax.rollouts.schedule import Needs, Shape, bucket, plan
 
@@ -43,7 +43,8 @@ def test_a_plan_holds_its_needs_in_few_shapes():
     for _ in range(300):
         roots, n = int(rng.integers(1, 300)), int(rng.integers(1, 70))
         longest, prefix = int(rng.integers(1, 500)), int(rng.integers(1, 700))
-        needs = Needs(roots, roots * n, n, prefix, int(rng.integers(0, prefix + 1)), longest)
+        median = int(rng.integers(0, prefix + 1))
+        needs = Needs(roots, roots * n, n, prefix, median, int(rng.integers(0, median + 1)), longest)
         settings = Settings(max_tokens=longest, rows=int(rng.choice([1, 8, 64, 128])))
         first, *rest = plan(needs, settings)
         assert first.batch <= settings.rows and first.prefix >= prefix and first.suffix >= longest

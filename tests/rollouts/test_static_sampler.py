@@ -30,7 +30,7 @@ def roots():
     return [Root(f"r{i}", random.integers(0, V, 20), fork, n=3) for i, fork in enumerate(forks)]
 
 
-SETTINGS = Settings(max_tokens=16, stop_ids=(3, 4), rows=8, model_logprobs=True)
+SETTINGS = Settings(max_tokens=16, stop_ids=(3, 4), rows=8, model_logprobs=True, sampler="static")
 
 
 @functools.cache
@@ -136,9 +136,9 @@ def test_stop_ids_come_from_the_tokenizer_unless_given():
     stops = {
         which: {c.tokens[-1] for c in rollouts.sample(named, roots(), settings, SEED) if c.finish == "stop"}
         for which, settings in {
-            "tokenizer": Settings(max_tokens=16, rows=8),
-            "given": Settings(max_tokens=16, rows=8, stop_ids=(4,)),
-            "none": Settings(max_tokens=16, rows=8, stop_ids=()),
+            "tokenizer": Settings(max_tokens=16, rows=8, sampler="static"),
+            "given": Settings(max_tokens=16, rows=8, sampler="static", stop_ids=(4,)),
+            "none": Settings(max_tokens=16, rows=8, sampler="static", stop_ids=()),
         }.items()
     }
     assert stops == {"tokenizer": {3}, "given": {4}, "none": set()}

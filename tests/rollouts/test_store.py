@@ -2,6 +2,10 @@
 
 import dataclasses
 import functools
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -142,6 +146,40 @@ def test_forks_without_a_budget_keep_the_log_probs_of_the_others(tmp_path, sampl
 def test_roots_of_one_id_in_two_shards_are_refused(tmp_path):
     with pytest.raises(ValueError, match="two roots have the id 'r00'"):
         run(tmp_path, roots=[*roots(), roots()[0]])
+
+
+def test_a_store_that_lacks_shards_is_not_read_as_if_it_were_whole(tmp_path):
+    run(tmp_path)
+    store.shard_path(tmp_path, 1).unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks 1 of 3 shards, the first shard_00001\.npz"):
+        list(rollouts.read_store(tmp_path))
+    assert len(list(rollouts.read_store(tmp_path, share=(0, 2)))) == 16
+    run(tmp_path)
+    assert len(list(rollouts.read_store(tmp_path))) == 28
+
+
+def test_what_a_killed_run_left_half_written_goes_when_it_is_started_again(tmp_path):
+    script = f"""
+import os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import test_store
+replace, left = test_store.store.epath.Path.replace, [3]
+def killing(self, *args):
+    left[0] -= 1
+    os.kill(os.getpid(), signal.SIGKILL) if not left[0] else None
+    return replace(self, *args)
+type(test_store.store.epath.Path("/")).replace = killing
+test_store.run({str(tmp_path / "killed")!r})
+"""
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == -signal.SIGKILL
+    assert list((tmp_path / "killed").glob(".shard_00001.npz.*"))
+    assert run(tmp_path / "killed") == run(tmp_path / "whole")
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_shards_of_no_roots_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="shard_roots"):
+        run(tmp_path, shard_roots=0)
 
 
 def test_a_directory_that_is_no_store_is_said_to_be_none(tmp_path):
