@@ -138,7 +138,7 @@ def sampler_shape(program: Program, mesh=None):
     s = program.settings
     tasks = s["n"] * s["steps"]
     roots = 100 * program.rows  # many more than fit at once
-    needs = schedule.Needs(roots, roots * tasks, tasks, s["prefix"], s["prefix"], s["suffix"])
+    needs = schedule.Needs(roots, roots * tasks, tasks, *[s["prefix"]] * 3, s["suffix"])
     settings = Settings(max_tokens=s["suffix"], sampler="grouped", rows=program.rows)
     return schedule.plan(needs, settings, mesh)[0]
 
