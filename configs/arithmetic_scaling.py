@@ -22,12 +22,13 @@ def get_config():
     c = base.get_config()
     c.name = "arithmetic_scaling"
     c.results = "experiments/results/arithmetic_scaling.json"
-    c.problems.settings = {"style": 0.25}
+    c.problems.settings = {"style": 0.25, "difficulty": {"steps": (3, 5)}}
     c.sizes, c.sft_sizes = (1000,), (500, 2000, 4000, 8000, 16000)
     c.seeds = (0, 1)
     c.validation_problems, c.test_problems = 2048, 4096
     c.evaluate.split = "validation"
-    c.sft.epochs, c.sft.looks = 5.0, 6
+    c.sft.epochs, c.sft.looks, c.sft.optimizer = 5.0, 6, {"learning_rate": 5e-4}
+    c.tune_seeds = (0,)
 
     c.sample.n = 16
     c.monte_carlo.update({"negatives": 4, "positives": 1, "rollouts": 8})
@@ -41,6 +42,9 @@ def get_config():
         "rft": positives,
         "rft_1": {**positives, "method": "rft", "options": {"cap": 1}},
         **dict.fromkeys(PREFERENCE, pairs),
+        **dict.fromkeys(
+            ("dpo_outcome", "dpo_per_step"), {**pairs, "grid": {"optimizer": {"learning_rate": (5e-5, 2e-4)}}}
+        ),
         "advantage_weighted": weighted,
         "advantage_filtered": rows,
     }
@@ -54,6 +58,8 @@ def get_config():
     short["optimizer"] = {"schedule": "constant", "warmup": 0.0, "learning_rate": 2e-4}
     c.methods.rounds_fork = {**short, "method": "dpo_per_step"}
     c.methods.rounds_outcome = {**short, "method": "dpo_outcome"}
+    slow = {"optimizer": {**short["optimizer"], "learning_rate": 5e-5}}
+    c.methods.rounds_outcome_slow = {**short, **slow, "method": "dpo_outcome"}
     more = {**ROUNDS, "sample": {"n": 80}}
     c.methods.rounds_rft = {**short, "loss_args": {}, "start": "sft", "method": "rft", "rounds": more}
     weights = {"beta": 0.3, "max_weight": 20.0}
