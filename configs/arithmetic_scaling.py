@@ -34,6 +34,7 @@ def get_config():
     c.monte_carlo.update({"negatives": 4, "positives": 1, "rollouts": 8})
     rows = {"batch": 16, "updates": 150, "looks": 3, "optimizer": {"schedule": "constant", "learning_rate": 2e-4}}
     pairs = {**rows, "loss_args": {"beta": 0.3, "nll": 0.2}}
+    two_rates = {**pairs, "grid": {"optimizer": {"learning_rate": (5e-5, 2e-4)}}}
     weighted = {**rows, "loss_args": {"beta": 0.3, "max_weight": 20.0}}
     positives = {"epochs": 5.0, "looks": 6}
     c.methods = {
@@ -42,9 +43,8 @@ def get_config():
         "rft": positives,
         "rft_1": {**positives, "method": "rft", "options": {"cap": 1}},
         **dict.fromkeys(PREFERENCE, pairs),
-        **dict.fromkeys(
-            ("dpo_outcome", "dpo_per_step"), {**pairs, "grid": {"optimizer": {"learning_rate": (5e-5, 2e-4)}}}
-        ),
+        "dpo_outcome": two_rates,
+        "dpo_per_step": two_rates,
         "advantage_weighted": weighted,
         "advantage_filtered": rows,
     }

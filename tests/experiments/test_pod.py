@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from synthrl_jax import hello, pod
+from tests.xla_flags import UNOPTIMISED
 
 ROOT = Path(__file__).resolve().parents[2]
 PROCESS = Path(__file__).parent / "pod_process.py"
-ENV = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "", "SYNTHRL_QUIET": "1", "JAX_PLATFORMS": "cpu"}
+ENV = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": UNOPTIMISED, "SYNTHRL_QUIET": "1", "JAX_PLATFORMS": "cpu"}
 
 
 def free_port() -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.xla_flags import UNOPTIMISED
+
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
 from configs import tiny
@@ -27,7 +29,7 @@ def command(directory, name):
     config = directory / "small.py"
     config.write_text(CONFIG)
     flags = [f"--config={config}", f"--workdir={directory / name}", "--json", str(directory / f"{name}.json")]
-    env = {**os.environ, "SYNTHRL_QUIET": "1", "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "SYNTHRL_QUIET": "1", "XLA_FLAGS": UNOPTIMISED, "PYTHONPATH": str(ROOT)}
     return {"args": [sys.executable, "-m", "experiments.run", *flags], "cwd": ROOT, "env": env}
 
 

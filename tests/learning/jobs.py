@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tests import xla_flags
+
 HERE = Path(__file__).parent
 
 
@@ -17,7 +19,7 @@ def start(out: Path, devices: int = 1, **job) -> subprocess.Popen:
     env = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "OMP_NUM_THREADS": "1",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": xla_flags.devices(devices),
         "PYTHONPATH": os.pathsep.join([str(HERE.parent.parent), os.environ.get("PYTHONPATH", "")]),
     }
     command = [sys.executable, str(HERE / "train_job.py"), json.dumps({"out": str(out)} | job)]

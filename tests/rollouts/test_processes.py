@@ -13,6 +13,7 @@ import pytest
 from synthrl_jax.policy import decoder
 from synthrl_jax.policy.checkpoint import Policy
 from synthrl_jax.rollouts import Root, Settings, processes, sample
+from tests.xla_flags import devices
 
 HERE = Path(__file__).parent
 
@@ -24,7 +25,7 @@ def test_two_processes_draw_what_one_draws(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1]), "JAX_PLATFORMS": "cpu"}
-    environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    environment["XLA_FLAGS"] = devices(2)
     running = [
         subprocess.Popen(
             [sys.executable, str(HERE / "pod_sampling.py"), str(port), str(index), str(tmp_path)],
