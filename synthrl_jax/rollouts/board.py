@@ -41,6 +41,8 @@ class Board:
         self.loaded: list[Loaded] = []  # every job ever loaded, ids ascending
         self.first_ids: list[int] = []
         self.working = 0  # jobs loaded and not done
+        # jobs not done that the next shape's prefix slots cannot hold
+        self.too_long = sum(job.length > self.shapes[0].prefix for job in jobs) if self.shapes else 0
         self.next_id = 0
         self.loads = 0
         self.started = 0  # tasks whose first token was read
@@ -81,8 +83,7 @@ class Board:
             return False
         after = self.shapes[0]
         if after.prefix < self.shape.prefix:
-            left = [loaded.job.length for loaded in self.loaded if loaded.left] + [j.length for j in self.pending]
-            return max(left) <= after.prefix
+            return not self.too_long
         parts_G = -(-self.active_GxR.sum(axis=1) // after.rows)
         return not self.pending and self.started == self.next_id and parts_G.sum() <= after.groups
 
@@ -155,6 +156,7 @@ class Board:
         loaded.left -= 1
         if not loaded.left:
             self.working -= 1
+            self.too_long -= bool(self.shapes) and loaded.job.length > self.shapes[0].prefix
             self.free.append(loaded.place)
         job, at = loaded.job, task - loaded.first_id
         token, logprob, model_logprob, gap = columns
