@@ -109,6 +109,7 @@ class _One:
         self.earlier, made = self._sampled("", source, c["sample"])
         nodes += made
         self.credits: dict[str, str] = {}
+        self.values = {str(made[-1].settings): made[-1]}
         for name, entry in c["methods"].items():
             train = self._rounds if entry.get("rounds") else self._offline
             nodes += self._trained(name, entry, train)
@@ -169,10 +170,10 @@ class _One:
             earlier, made = self._sampled(
                 f"{name} ", {r: earlier[r] for r in ("data", "sft")}, self.c["sample"], entry["monte_carlo"]
             )
-            made = made[-1:]
-            shared = {**self.earlier, "values": made[0].label}
-            nodes.append(dataclasses.replace(made[0], inputs={r: shared[r] for r in made[0].inputs}))
-            earlier = shared
+            # drawn once for all methods that want the same ones
+            values = self.values.setdefault(str(made[-1].settings), made[-1])
+            earlier = {**self.earlier, "values": values.label}
+            nodes.append(dataclasses.replace(values, inputs={r: earlier[r] for r in values.inputs}))
         inputs = {**earlier, "base": self.base, "validation": "data validation", **choice}
         if methods.find(name, entry)[0].needs_credit:
             inputs["credit"], made = self._credit(name, entry, earlier, "")

@@ -152,3 +152,15 @@ def test_drift_is_measured_of_every_method_where_it_is_asked_for():
     roles = {"policy": "fork", "sft": "sft", "grade": "grade", "data": "data"}
     assert node.inputs == {role: f"{name} N=48 seed=1" for role, name in roles.items()}
     assert node.settings == {"count": 30, "delimiters": ["\n"]}
+
+
+def test_values_are_drawn_once_for_all_methods_that_want_the_same():
+    more = {"method": "dpo_per_step", "monte_carlo": {"rollouts": 12}}
+    same = {"method": "dpo_per_step", "monte_carlo": {"rollouts": 5}, "credit": {"k": 2}}
+    c = config(dpo_per_step={}, a=more, b={**more, "credit": {"k": 2}}, c={**more, "credit": {"k": 10}}, d=same)
+    with c.unlocked():
+        c.monte_carlo.rollouts, c.sample.n = 5, 12
+    nodes = {node.label: node for node in plan(c)}
+    assert [label for label in nodes if label.startswith("values")] == ["values N=48 seed=0", "values a N=48 seed=0"]
+    read = {name: nodes[f"credit {name} N=48 seed=0"].inputs["values"] for name in "abcd"}
+    assert read == dict.fromkeys("abc", "values a N=48 seed=0") | {"d": "values N=48 seed=0"}
