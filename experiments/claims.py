@@ -200,7 +200,8 @@ def figures(study: Study) -> dict[str, Any]:
         for (method, size), s in study.scores.items():
             if s.multiple is not None:
                 methods.setdefault(method, {})[size] = error(s.accuracy)
-        out["error"] = scaling_figures.error_plot(sft, methods, study.scaling.law, study.scaling.band)
+        split = study.config["evaluate"]["split"]
+        out["error"] = scaling_figures.error_plot(sft, methods, study.scaling.law, study.scaling.band, split)
         if methods:
             multiples = {at: s.multiple for at, s in study.scores.items() if s.multiple is not None}
             out["multiples"] = scaling_figures.multiple_plot(multiples, study.largest)

@@ -82,6 +82,11 @@ class Report:
         return sorted({s.size for s in self.scores if s.size})
 
     @property
+    def split(self) -> str:
+        """What all is read on: `test`, or `validation` while a study makes its choices."""
+        return self.config["evaluate"]["split"]
+
+    @property
     def main_size(self) -> int:
         """The size that single-size figures show."""
         return _main_size(self.scores)

@@ -110,7 +110,8 @@ def draw(report: Report) -> dict[str, Figure]:
             if s.multiple is not None:
                 methods.setdefault(s.method, {})[s.size] = error(s.accuracy)
         multiples = {(s.method, s.size): s.multiple for s in report.scores if s.multiple is not None}
-        out["scaling"] = scaling_figures.scaling_plot(sft, methods, report.scaling.law, report.scaling.band, multiples)
+        law, band, split = report.scaling.law, report.scaling.band, report.split
+        out["scaling"] = scaling_figures.scaling_plot(sft, methods, law, band, multiples, split)
     return out
 
 
@@ -142,14 +143,14 @@ def captions_of(report: Report) -> dict[str, tuple[str, str]]:
     return {
         "accuracy": (
             "How well each method does",
-            "Share of test problems answered rightly without sampling, and the chance that one of "
+            f"Share of {report.split} problems answered rightly without sampling, and the chance that one of "
             f"{k} samples is right. Dots are estimates, bars their 95 % intervals {over}; the dashed line is SFT, from which "
             "most methods start. A method is better where its whole bar lies to the right of the line; paired differences, in "
             "the table, are sharper than bars that overlap.",
         ),
         "line_kinds": (
             f"What the lines of answers are{at}",
-            "Every line of the greedy answers to the test problems, judged by the problem's graph. A needless line is right but "
+            f"Every line of the greedy answers to the {report.split} problems, judged by the problem's graph. A needless line is right but "
             "the answer does not depend on it; a leap is right but uses a value that was never stated; the kinds from 'wrong "
             "value' on are errors.",
         ),
@@ -222,7 +223,7 @@ def _result_table(report: Report) -> str:
 
 
 def _legend(report: Report) -> str:
-    text = "In brackets: 95 % bootstrap intervals over the test problems" + _and_seeds(report) + "."
+    text = f"In brackets: 95 % bootstrap intervals over the {report.split} problems" + _and_seeds(report) + "."
     if any(s.difference for s in report.scores):
         text += (
             f" 'vs {CONTROL}' is the paired difference of accuracy, in points, to SFT trained for as many updates more."

@@ -8,12 +8,12 @@ OTHER_OUTCOMES = {"no_answer": "without an answer", "grader_error": "not graded 
 
 
 def what(report: Report) -> str:
-    """One line: the source, the sizes, the seeds and the test set."""
+    """One line: the source, the sizes, the seeds and the set that all is read on."""
     problems, sizes = report.config["problems"], ", ".join(f"{n:,}" for n in report.config["sizes"])
-    seeds = len(report.config["seeds"])
+    seeds, split = len(report.config["seeds"]), report.split
     return (
         f"{problems['source']}, {sizes} training problems, {seeds} seed{'s' * (seeds > 1)}, "
-        f"{report.config['test_problems']:,} test problems; in brackets 95 % intervals"
+        f"{report.config[f'{split}_problems']:,} {split} problems; in brackets 95 % intervals"
     )
 
 

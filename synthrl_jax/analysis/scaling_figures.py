@@ -21,27 +21,28 @@ MULTIPLE_TICKS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16, 32, 64, 1
 
 @styled
 def scaling_plot(
-    sft: Mapping[int, Estimate], methods: Points, law: PowerLaw, band: Band, multiples: Multiples
+    sft: Mapping[int, Estimate], methods: Points, law: PowerLaw, band: Band, multiples: Multiples, split: str = "test"
 ) -> Figure:
     """`error_plot` and `multiple_plot` beside each other."""
     figure = new_figure(8.6, max(4.0, 0.26 * len(multiples) + 1.6))
     left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": [1.15, 1]})
     looks = looks_of(["sft", *methods])
-    _error_curve(left, sft, methods, law, band, looks)
+    _error_curve(left, sft, methods, law, band, looks, split)
     _legend_below(figure, left)
     _multiples(right, multiples, looks, max(sft))
     return figure
 
 
 @styled
-def error_plot(sft: Mapping[int, Estimate], methods: Points, law: PowerLaw, band: Band) -> Figure:
+def error_plot(sft: Mapping[int, Estimate], methods: Points, law: PowerLaw, band: Band, split: str = "test") -> Figure:
     """Error against the number of problems: SFT with its fitted law and the law's band, the methods as points.
 
-    sft, methods: errors by size with their intervals; points of one size are shifted sideways to be told apart.
+    sft, methods: errors by size with their intervals; points of one size are shifted sideways to be told apart. split: what
+    they were read on, for the title.
     """
     figure = new_figure(8.2, 5.4)
     axes = figure.subplots()
-    _error_curve(axes, sft, methods, law, band, looks_of(["sft", *methods]))
+    _error_curve(axes, sft, methods, law, band, looks_of(["sft", *methods]), split)
     _legend_below(figure, axes, columns=4)
     return figure
 
@@ -59,13 +60,15 @@ def _legend_below(figure: Figure, axes: Axes, columns: int = 5) -> None:
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", **shown)
 
 
-def _error_curve(axes: Axes, sft: Mapping[int, Estimate], methods: Points, law: PowerLaw, band: Band, looks) -> None:
+def _error_curve(
+    axes: Axes, sft: Mapping[int, Estimate], methods: Points, law: PowerLaw, band: Band, looks, split: str
+) -> None:
     sizes = sorted(sft)
     quiet(axes)
     axes.set(xscale="log", yscale="log")
     axes.fill_between(band[0], 100 * band[1], 100 * band[2], color=INK, alpha=0.13, linewidth=0)
     line = np.geomspace(sizes[0], sizes[-1], 50)
-    axes.plot(line, 100 * law.error(line), color=INK, linewidth=1.3, label=f"SFT: error ~ D$^{{{-law.b:.2f}}}$")
+    axes.plot(line, 100 * law.error(line), color=INK, linewidth=1.3, label=f"SFT: error ~ D$^{{{-law.b:.2g}}}$")
     _errors(axes, sft, 1.0, INK, "o", None)
     step = 1.06 if len(methods) < 8 else 1.03
     for index, (method, points) in enumerate(methods.items()):
@@ -79,7 +82,7 @@ def _error_curve(axes: Axes, sft: Mapping[int, Estimate], methods: Points, law: 
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("problems in training")
-    axes.set_title("Test error")
+    axes.set_title(f"{split.capitalize()} error")
 
 
 def _errors(
