@@ -151,8 +151,8 @@ def captions_of(report: Report) -> dict[str, tuple[str, str]]:
         "line_kinds": (
             f"What the lines of answers are{at}",
             f"Every line of the greedy answers to the {report.split} problems, judged by the problem's graph. A needless line is "
-            "right but the answer does not depend on it; a leap is right but uses a value that was never stated; the kinds from 'wrong "
-            "value' on are errors.",
+            "right but the answer does not depend on it; a leap is right but uses a value that was never stated; the kinds from "
+            "'wrong value' on are errors.",
         ),
         "worked_example": (
             "How a wrong answer gets its credit",
