@@ -92,7 +92,7 @@ def test_error_and_multiples_can_be_figures_of_their_own():
     sft = {n: Estimate(*[float(law.error(n)) * f for f in (1, 0.98, 1.02)]) for n in (500, 2000, 8000)}
     band = (grid, law.error(grid) * 0.9, law.error(grid) * 1.1)
     (axes,) = scaling_figures.error_plot(sft, {"rft": {2000: sft[8000]}}, law, band, "validation").axes
-    assert axes.get_title() == "Validation error"
+    assert axes.get_title(loc="left") == "Validation error"
     assert (500.0, 100 * sft[500].value) in dots(axes) and (2000.0, 100 * sft[8000].value) in dots(axes)
     multiples = {("rft", 2000): Estimate(2.0, 1.5, 3.0), ("rft", 500): Estimate(20.0, 3.0, np.inf)}
     (axes,) = scaling_figures.multiple_plot(multiples, 8000).axes
