@@ -1,13 +1,14 @@
 """Claims C1, C2, C4, C5, C6 and C8 on the embedded task, the first form: error against problems, and methods at N = 1000.
 
-SFT at six sizes; at N = 1000 every method on the same samples with the same number of pairs and updates, one setting each; then
+SFT at six sizes; at N = 1000 every method on the same samples with the same number of pairs and updates, one setting each (outcome and fork pairs: the
+better of two rates); then
 rounds of sampling and training, with equal sampled tokens; what makes per-step DPO work, a row each. Two seeds. The grid of
 learning rates, beta and NLL is in configs/arithmetic_scaling_grid.py, more sizes and seeds in configs/arithmetic_scaling_full.py;
 all three write to the same results file. Everything is read on validation (2,048 problems) until the main setting is fixed: then
 `evaluate.split` becomes `test` (4,096 problems, read once), and this docstring names the commit that fixed it. Not yet.
 
-Paper: C2 about 2 x, C6 about 8 x, C5 standard DPO below SFT. Hardware: two CPU cores. Time, estimated from single cells: about
-three hours on one core, half of that with two workers. Results: experiments/results/arithmetic_scaling.json, from which
+Paper: C2 about 2 x, C6 about 8 x, C5 standard DPO below SFT. Hardware: two CPU cores. Time: 50 minutes a seed with two workers,
+measured beside other work. Results: experiments/results/arithmetic_scaling.json, from which
 `python -m experiments.claims --config=configs/arithmetic_scaling.py` makes claims.json and the figures.
 Command: python -m experiments.run --config=configs/arithmetic_scaling.py --workers=2
 """
