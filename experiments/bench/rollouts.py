@@ -38,7 +38,6 @@ from synthrl_jax.rollouts.root import Task, tasks
 SAMPLERS = ("static", "grouped", "transformers", "tunix")
 # rows decoded at once; of 64, 128 and 256 what suited each sampler best
 BATCH = {"static": 128, "grouped": 128, "transformers": 64, "tunix": 64}
-LONG = 200  # seconds: a pass of ours that takes longer is measured once, after the first
 HERE = Path(__file__).parent
 MISSING = {"transformers": "pip install -e '.[bench]'", "tunix": "bash experiments/bench/peers.sh"}
 
@@ -136,7 +135,6 @@ def bench_static(policy: Policy, work: Workload, batch: int, repeats: int) -> di
 
     first, tokens, _ = timed(lambda: generate(work.roots))
     assert tokens == work.tokens(), (tokens, work.tokens())
-    repeats = repeats if first < LONG else 1
     runs = [timed(lambda: generate(work.roots)) for _ in range(repeats)]
     seconds = statistics.median(run[0] for run in runs)
     prefill = statistics.median(timed(lambda: generate(work.one_token().roots))[0] for _ in range(repeats))
@@ -163,7 +161,6 @@ def bench_static(policy: Policy, work: Workload, batch: int, repeats: int) -> di
         "decode_seconds": seconds - prefill,
         "host_share": host / seconds,
         **static_batches(policy.config, groups, packed),
-        "repeats": repeats,
     }
 
 
@@ -179,7 +176,6 @@ def bench_grouped(policy: Policy, work: Workload, batch: int, repeats: int) -> d
 
     first, stats, _ = timed(generate)
     assert stats.tokens == work.tokens(), (stats.tokens, work.tokens())
-    repeats = repeats if first < LONG else 1
     runs = sorted((timed(generate) for _ in range(repeats)), key=lambda run: run[0])
     seconds, stats, _ = runs[len(runs) // 2]
     return {
@@ -196,7 +192,6 @@ def bench_grouped(policy: Policy, work: Workload, batch: int, repeats: int) -> d
         "unshared_kv_bytes": stats.unshared_kv_bytes,
         "groups": stats.shape.groups,
         "rows_per_group": stats.shape.rows,
-        "repeats": repeats,
     }
 
 
@@ -361,7 +356,7 @@ def main(argv=None):
                 if row is None:
                     print(f"{size:8} {workload:8} {sampler:13} not installed: {MISSING[sampler]}")
                     continue
-                found.append(environment(options.repeats, rates) | row)
+                found.append(row | environment(options.repeats, rates))
                 print(show(found[-1]), flush=True)
                 write([*rows, *found])
             ours = [row["tokens_per_second"] for row in found if row["sampler"] == "grouped"]
