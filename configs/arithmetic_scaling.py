@@ -2,7 +2,8 @@
 
 SFT at six sizes; at N = 1000 every method on the same samples with the same number of pairs and updates, one setting each
 (outcome and fork pairs: the better of two rates); then rounds of sampling and training, with equal sampled tokens; what makes
-per-step DPO work, a row each. Two seeds. The grid of learning rates, beta and NLL is in configs/arithmetic_scaling_grid.py, more sizes and seeds in configs/arithmetic_scaling_full.py;
+per-step DPO work, a row each. Two seeds. The grid of learning
+rates, beta and NLL is in configs/arithmetic_scaling_grid.py, more sizes and seeds in configs/arithmetic_scaling_full.py;
 all three write to the same results file. Everything is read on validation (2,048 problems) until the main setting is fixed: then
 `evaluate.split` becomes `test` (4,096 problems, read once), and this docstring names the commit that fixed it. Not yet.
 
