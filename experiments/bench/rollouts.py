@@ -6,9 +6,10 @@
 All sample the same work from the same random Llama weights, with lengths forced (rollout_work.py). Peers run in processes
 of their own: transformers from this interpreter, tunix from the environment that experiments/bench/peers.sh makes. Times
 are medians over the repeats after a first pass that compiles (transformers compiles nothing, and warms up with one token a
-row). host_share: our samplers' time that is not spent waiting for the device; a peer's is not known. A row is written as
-soon as it is measured; a peer that fails is named, and the exit code is then 1. ratio_to_grouped: the grouped sampler's
-tokens a second over this one's; cpu_ratio_to_grouped: the same of processor seconds, which another process disturbs less.
+row). host_share: our samplers' time that is not spent waiting for the device; a peer's time outside compiled functions
+(tunix) or torch's operators (transformers), of one batch. A row is written as soon as it is measured; a peer that fails is
+named, and the exit code is then 1. ratio_to_grouped: the grouped sampler's tokens a second over this one's;
+cpu_ratio_to_grouped: the same of processor seconds, which another process disturbs less.
 """
 
 import argparse
@@ -235,6 +236,7 @@ def bench_peer(
         "prefill_seconds": prefill,
         "prefill_tokens": sum(len(prefix) for prefix, _ in requests),
         "decode_seconds": seconds - prefill,
+        "host_share": got["host_share"],
         "versions": got["versions"],
         "tokens": sum(length for _, length in requests),
         **peer_batches(
