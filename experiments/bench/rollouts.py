@@ -6,10 +6,10 @@
 All sample the same work from the same random Llama weights, with lengths forced (rollout_work.py). Peers run in processes
 of their own: transformers from this interpreter, tunix from the environment that experiments/bench/peers.sh makes. Times
 are medians over the repeats after a first pass that compiles (transformers compiles nothing, and warms up with one token a
-row). host_share: our samplers' time that is not spent waiting for the device; a peer's time outside compiled functions
-(tunix) or torch's operators (transformers), of one batch. A row is written as soon as it is measured; a peer that fails is
-named, and the exit code is then 1. ratio_to_grouped: the grouped sampler's tokens a second over this one's;
-cpu_ratio_to_grouped: the same of processor seconds, which another process disturbs less.
+row). compile_seconds: what XLA took, tracing left out. host_share: our samplers' time that is not spent waiting for the
+device; a peer's time outside compiled functions (tunix) or torch's operators (transformers), of one batch. A row is written
+as soon as it is measured; a peer that fails is named, and the exit code is then 1. ratio_to_grouped: the grouped sampler's
+tokens a second over this one's; cpu_ratio_to_grouped: the same of processor seconds, which another process disturbs less.
 """
 
 import argparse
@@ -86,6 +86,23 @@ def bound_seconds(config: decoder.DecoderConfig, work: Workload, batch: int, rat
     return (compute + memory if jax.default_backend() == "cpu" else max(compute, memory)), memory
 
 
+COMPILED = "/jax/core/compile/backend_compile_duration"  # an event of jax.monitoring
+
+
+def compiling(call: Callable[[], object]) -> tuple[object, float]:
+    """(result, seconds that XLA compiled): the difference of two passes' times would drown in a machine's noise."""
+    durations = []
+
+    def listen(event, seconds, **_):
+        durations.append(seconds * (event == COMPILED))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        return call(), sum(durations)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
 def timed(call: Callable[[], object]) -> tuple[float, object, float]:
     """(seconds, result, processor seconds of all threads)"""
     start, cpu = time.perf_counter(), time.process_time()
@@ -134,7 +151,7 @@ def bench_static(policy: Policy, work: Workload, batch: int, repeats: int) -> di
     def generate(roots):
         return sum(len(c.tokens) for c in static_sampler.sample(policy, roots, settings, 0))
 
-    first, tokens, _ = timed(lambda: generate(work.roots))
+    tokens, compile_seconds = compiling(lambda: generate(work.roots))
     assert tokens == work.tokens(), (tokens, work.tokens())
     runs = [timed(lambda: generate(work.roots)) for _ in range(repeats)]
     seconds = statistics.median(run[0] for run in runs)
@@ -156,7 +173,7 @@ def bench_static(policy: Policy, work: Workload, batch: int, repeats: int) -> di
     return {
         "seconds": seconds,
         "cpu_seconds": statistics.median(run[2] for run in runs),
-        "compile_seconds": max(0.0, first - seconds),
+        "compile_seconds": compile_seconds,
         "prefill_seconds": prefill,
         "prefill_tokens": sum(forks),
         "decode_seconds": seconds - prefill,
@@ -175,14 +192,14 @@ def bench_grouped(policy: Policy, work: Workload, batch: int, repeats: int) -> d
             pass
         return stats
 
-    first, stats, _ = timed(generate)
+    stats, compile_seconds = compiling(generate)
     assert stats.tokens == work.tokens(), (stats.tokens, work.tokens())
     runs = sorted((timed(generate) for _ in range(repeats)), key=lambda run: run[0])
     seconds, stats, _ = runs[len(runs) // 2]
     return {
         "seconds": seconds,
         "cpu_seconds": statistics.median(run[2] for run in runs),
-        "compile_seconds": max(0.0, first - seconds),
+        "compile_seconds": compile_seconds,
         "prefill_seconds": stats.prefill_seconds,
         "prefill_tokens": stats.prefill_tokens,
         "decode_seconds": seconds - stats.prefill_seconds - stats.host_seconds,
@@ -232,7 +249,7 @@ def bench_peer(
     return {
         "seconds": seconds,
         "cpu_seconds": statistics.median(got["cpu_seconds"]),
-        "compile_seconds": max(0.0, got["first_seconds"] - seconds),
+        "compile_seconds": got["compile_seconds"],
         "prefill_seconds": prefill,
         "prefill_tokens": sum(len(prefix) for prefix, _ in requests),
         "decode_seconds": seconds - prefill,

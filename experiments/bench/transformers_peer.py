@@ -70,7 +70,7 @@ def main():
     runs = [timed(10**9) for _ in range(job["repeats"])]
     versions = f"transformers {transformers.__version__}, torch {torch.__version__}, {device}"
     seconds, cpu = map(list, zip(*runs))
-    times = {"seconds": seconds, "cpu_seconds": cpu, "prefill_seconds": prefill, "first_seconds": 0.0}
+    times = {"seconds": seconds, "cpu_seconds": cpu, "prefill_seconds": prefill, "compile_seconds": 0.0}
     json.dump(times | {"host_share": host_share(), "versions": versions}, sys.stdout)
 
 
