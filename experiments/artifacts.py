@@ -12,6 +12,7 @@ from experiments.cells import write_atomic
 from synthrl_jax import pod
 from synthrl_jax.credit.assignment import StepCredit
 from synthrl_jax.credit.example import Example, Response, StepValues, load_examples, save_examples
+from synthrl_jax.policy.tokenizer import Tokenizer
 from synthrl_jax.problems.problem import Problem
 
 
@@ -75,13 +76,14 @@ def write_examples(path: Path, rows: Sequence[Example]) -> None:
 class Artifacts:
     """What a method builds its examples from: earlier cells of the same size and seed, read when asked for.
 
-    cells: role -> directory of `data`, `sft`, `grade`, `positives`, `values`, `credit`; teacher_rows: problem -> the row of its
-    teacher's solution.
+    cells: role -> directory of `data`, `sft`, `grade`, `positives`, `values`, `credit`; teacher_row: problem -> the row of its
+    teacher's solution; tokenizer: of all of them.
     """
 
     cells: dict[str, Path]
     seed: int
     teacher_row: Callable[[Problem], Example]
+    tokenizer: Tokenizer | None = None
 
     def problems(self) -> list[Problem]:
         return read_problems(self.cells["data"])

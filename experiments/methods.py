@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from experiments.artifacts import Artifacts
-from synthrl_jax.credit.example import Example, response_example
+from synthrl_jax.credit.example import Example, Response, response_example
 from synthrl_jax.named import resolve
 from synthrl_jax.problems.oracle import Oracle
+from synthrl_jax.problems.problem import Problem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,17 +45,36 @@ def teacher(artifacts: Artifacts) -> list[Example]:
 
 def complete(artifacts: Artifacts) -> list[Example]:
     """The teacher's solutions without a leap, by the oracle: the baseline that drops the terse ones. ValueError: no graph."""
-    problems = artifacts.problems()
-    if without := next((problem.id for problem in problems if "graph" not in problem.meta), None):
-        raise ValueError(f"{without}: sft_complete needs problems whose graph is known, as the source arithmetic makes")
-    whole = [p for p in problems if not any(line.kind == "leap" for line in Oracle(p).judge(p.solution))]
-    return [artifacts.teacher_row(problem) for problem in whole]
+    whole = lambda p: not any(line.kind == "leap" for line in oracle(p, "sft_complete").judge(p.solution))  # noqa: E731
+    return [artifacts.teacher_row(problem) for problem in filter(whole, artifacts.problems())]
 
 
-def positives(artifacts: Artifacts, *, cap: int | None = None) -> list[Example]:
-    """RFT: the policy's own selected correct responses, at most `cap` of a problem: the first ones that were selected."""
-    kept, counts = [], collections.Counter()
-    for response in artifacts.positives():
+def oracle(problem: Problem, name: str) -> Oracle:
+    """The oracle of a problem, for what is called `name`. ValueError: no graph of it is known."""
+    if "graph" not in problem.meta:
+        raise ValueError(f"{problem.id}: {name} needs problems whose graph is known, as the source arithmetic makes")
+    return Oracle(problem)
+
+
+def positives(artifacts: Artifacts, *, cap: int | None = None, first: str = "") -> list[Example]:
+    """RFT: the policy's own selected correct responses, at most `cap` of a problem: the first ones that were selected.
+
+    first: "flawless" or "flawed" takes, before others, those without or with a step that is wrong by the oracle. Both
+    give as many rows, so what they differ in is what such steps do to RFT (paper, section 5). ValueError: no graph.
+    """
+    if first not in ("", "flawless", "flawed"):
+        raise ValueError(f"first={first!r}: use 'flawless', 'flawed' or ''")
+    found, counts = artifacts.positives(), collections.Counter()
+    if first:
+        oracles = {p.id: oracle(p, f"first={first!r}") for p in artifacts.problems()}
+
+        def flawed(response: Response) -> bool:
+            lines = oracles[response.problem_id].judge(artifacts.tokenizer.decode(response.completion))
+            return any(line.wrong for line in lines)
+
+        found = sorted(found, key=lambda response: flawed(response) != (first == "flawed"))  # otherwise as they were
+    kept = []
+    for response in found:
         counts[response.problem_id] += 1
         if cap is None or counts[response.problem_id] <= cap:
             kept.append(response_example(response))

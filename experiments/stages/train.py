@@ -31,7 +31,7 @@ def method(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
     settings = with_choice(settings, inputs)
     start = load_policy(inputs[entry.start], mesh_of(settings["mesh"]))
     row = functools.partial(teacher_row, tokenizer=start.tokenizer, template=settings["prompt"])
-    artifacts = Artifacts(inputs, seed, row)
+    artifacts = Artifacts(inputs, seed, row, start.tokenizer)
     rows = methods.resolve(entry.examples, {})(artifacts, **options)
     if not rows:
         # Nothing to learn from is a result too: the policy stays what it was, and the report says so.

@@ -1,6 +1,7 @@
 """What methods make of earlier artifacts."""
 
 import collections
+import dataclasses
 
 import numpy as np
 import pytest
@@ -53,6 +54,31 @@ def test_positives_can_be_capped_and_the_first_selected_stay(tmp_path):
     rows = methods.positives(found, cap=2)
     assert [row.meta["response_id"] for row in rows] == ["r0", "r1", "r3", "r4", "r5"]
     assert collections.Counter(kept("rft", found, cap=2)) == {"p0": 2, "p1": 1, "p2": 2}
+
+
+class Characters:
+    """A tokenizer of one token a character."""
+
+    def decode(self, ids):
+        return "".join(map(chr, ids))
+
+
+def test_flawed_and_flawless_positives_are_as_many_and_differ_where_a_problem_has_both(tmp_path):
+    problems = load("arithmetic", "train", seed=3, count=3, style=0.0)
+    whole = [problem.solution for problem in problems]
+    slip = lambda text: text.replace("\n", "\nso it is\n", 1)  # noqa: E731
+    texts = [(0, slip(whole[0])), (0, whole[0]), (1, whole[1]), (2, slip(whole[2]))]
+    ids = [[ord(c) for c in text] for _, text in texts]
+    responses = [Response(f"r{i}", problems[p].id, ids[i], 0, "correct") for i, (p, _) in enumerate(texts)]
+    found = dataclasses.replace(made(tmp_path, problems, responses), tokenizer=Characters())
+    chosen = lambda **o: {row.meta["response_id"] for row in methods.positives(found, cap=1, **o)}  # noqa: E731
+    assert chosen() == chosen(first="flawed") == {"r0", "r2", "r3"}
+    assert chosen(first="flawless") == {"r1", "r2", "r3"}
+    assert len(methods.positives(found, first="flawed")) == 4
+    with pytest.raises(ValueError, match="flawless"):
+        methods.positives(found, first="best")
+    with pytest.raises(ValueError, match=r"word-1.*graph"):
+        methods.positives(made(tmp_path, [Problem("word-1", "Q", "1", "#### 1")]), first="flawed")
 
 
 def test_a_method_s_cost_is_what_its_rows_hang_on():
