@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from experiments.cells import write_atomic
+from experiments.fields import DRAWING, inherited
 from experiments.settings import UsageError, parse_flags
 
 
@@ -20,10 +21,10 @@ def evaluate(policy, problems: list, c: dict, n: int, k: int, seed: int = 0) -> 
     """The row of the result table for one policy and one set of problems."""
     from experiments.stages.evaluate import graded_samples, summary
 
-    fields = {name: c["sample"][name] for name in ("max_tokens", "rows", "sampler")} | {"grading": c["grading"]}
-    fields["temperature"] = c["evaluate"]["temperature"]
-    greedy = graded_samples(policy, problems, c["prompt"], {**fields, "temperature": 0.0}, 1, seed)
-    drawn = graded_samples(policy, problems, c["prompt"], fields, n, seed) if n else [[] for _ in problems]
+    own = {name: value for name, value in c["evaluate"].items() if name in DRAWING}
+    settings = {**inherited(c), **own, "grading": c["grading"]}
+    greedy = graded_samples(policy, problems, c["prompt"], {**settings, "temperature": 0.0}, 1, seed)
+    drawn = graded_samples(policy, problems, c["prompt"], settings, n, seed) if n else [[] for _ in problems]
     rows = []
     for problem, first, several in zip(problems, greedy, drawn):
         outcomes = [verdict.outcome for _, verdict in several]

@@ -36,6 +36,8 @@ DRAWING = {
     "rows": 1,
     "stop_strings": ("",),
 }
+# Of those, what validation and evaluation take over from `sample`; top_k and top_p are `evaluate`'s own (greedy looks have none).
+INHERITED = ("max_tokens", "rows", "sampler", "stop_strings")
 # Numbers below which a field means nothing.
 LEAST = {
     "validation_problems": 1,
@@ -207,9 +209,14 @@ def _check_words(c: dict) -> None:
     extractor(c["grading"])
     _check_drawing("sample", c["sample"])
     _check_drawing("monte_carlo", {**c["sample"], **c["monte_carlo"]})
-    _check_drawing("evaluate", {**c["sample"], **c["evaluate"]})
+    _check_drawing("evaluate", {**inherited(c), **c["evaluate"]})
     if not c["base"]["pretrained"]:
         DecoderConfig(**{"vocab_size": c["base"]["pieces"], **c["base"]["decoder"]})
+
+
+def inherited(c: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `sample` that hold for validation and evaluation too; what is not set names no cell."""
+    return {name: c["sample"][name] for name in INHERITED if c["sample"].get(name)}
 
 
 def _check_drawing(place: str, fields: Mapping[str, Any]) -> None:

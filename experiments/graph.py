@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from experiments import crediting, methods, training
 from experiments.cells import Node
-from experiments.fields import METHOD_FIELDS, TRAIN_FIELDS, check, grids, points
+from experiments.fields import METHOD_FIELDS, TRAIN_FIELDS, check, grids, inherited, points
 from experiments.settings import UsageError, merged
 
 NOT_OF_A_CELL = ("split", "also", "also_path")  # of evaluate's fields
@@ -242,16 +242,15 @@ def _placed(c: dict) -> dict[str, Any]:
 
 
 def _training(c: dict, changes: dict) -> dict[str, Any]:
-    validation = {**{k: c["sample"][k] for k in ("max_tokens", "rows", "sampler")}, "grading": c["grading"]}
+    validation = {**inherited(c), "grading": c["grading"]}
     train = training.without_defaults(merged(c["train"], changes))
     return {"train": train, "prompt": c["prompt"], "mesh": c["mesh"], "validation": validation}
 
 
 def _evaluations(c: dict, name: str, policy: str, seed: int = 0) -> list[Node]:
     """The evaluation that the table is made of, and one on each set out of distribution."""
-    fields = {**{k: c["sample"][k] for k in ("max_tokens", "rows", "sampler")}, "grading": c["grading"]}
-    settings = {**fields, **{k: v for k, v in c["evaluate"].items() if k not in NOT_OF_A_CELL}, "prompt": c["prompt"]}
-    settings |= _placed(c)
+    own = {k: v for k, v in c["evaluate"].items() if k not in NOT_OF_A_CELL}
+    settings = {**inherited(c), "grading": c["grading"], **own, "prompt": c["prompt"], **_placed(c)}
     sets = {f"evaluate {name}": c["evaluate"]["split"]}
     sets |= {f"elsewhere {other} {name}": other for other in c["evaluate"].get("also", ())}
     return [

@@ -262,7 +262,7 @@ def _sampler(program: Program, config, mesh, struct, on_mesh):
         return shared_prefix.decode, (config, shape, weights, state, stops, False, struct((), jnp.int32, everywhere))
     F, Q = shape.jobs, shape.tasks
     key = jax.eval_shape(lambda: sampling.seed_key(0))
-    kinds = {"tokens_FxT": ((F, shape.prefix), np.int32), "task_FxQxX": ((F, Q, 4), np.int32)}
+    kinds = {"tokens_FxT": ((F, shape.prefix), np.int32), "task_FxQxX": ((F, Q, shared_state.TASK), np.int32)}
     kinds |= {"warp_FxQx3": ((F, Q, 3), np.float32), "word_FxQx4": ((F, Q, 4), np.uint32)}
     kinds |= dict.fromkeys(("group_F", "slot_F", "stamp_F", "count_F"), ((F,), np.int32)) | {"jobs": ((), np.int32)}
     jobs = shared_prefix.Load(**{name: struct(*kind, everywhere) for name, kind in kinds.items()})

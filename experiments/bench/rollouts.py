@@ -8,12 +8,13 @@ of their own: transformers from this interpreter, tunix from the environment tha
 are medians over the repeats after a first pass that compiles (transformers compiles nothing, and warms up with one token a
 row). compile_seconds: what XLA took, tracing left out. host_share: our samplers' time that is not spent waiting for the
 device; a peer's time outside compiled functions (tunix) or torch's operators (transformers), of one batch. A row is written
-as soon as it is measured; a peer that fails is named, and the exit code is then 1. ratio_to_grouped: the grouped sampler's
+as soon as it is measured; a sampler that fails is named, and the exit code is then 1. ratio_to_grouped: the grouped sampler's
 tokens a second over this one's; cpu_ratio_to_grouped: the same of processor seconds, which another process disturbs less.
 """
 
 import argparse
 import collections
+import functools
 import json
 import os
 import platform
@@ -24,6 +25,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # peers need the accelerator's memory too
 
 import jax
 import jax.numpy as jnp
@@ -223,9 +226,14 @@ def bench_peer(
     """A peer in a process of its own, on every n-th of its batches; None where it is not installed."""
     requests = work.requests()
     starts = range(0, len(requests), batch)
-    requests = [request for start in starts[:: min(every, len(starts))] for request in requests[start : start + batch]]
+    every = min(every, len(starts))
+    # of each stride its middle: requests come with the longest prefix first, and the first batches are the costliest
+    chosen = starts[every // 2 :: every]
+    requests = [request for start in chosen for request in requests[start : start + batch]]
     with tempfile.TemporaryDirectory() as directory:
         hf_weights.save(directory, policy.config, policy.params)
+        for array in jax.tree.leaves(policy.params):
+            array.delete()  # an accelerator has to hold the peer's
         job = {
             "model": directory,
             "prefixes": [prefix for prefix, _ in requests],
@@ -254,6 +262,7 @@ def bench_peer(
         "prefill_tokens": sum(len(prefix) for prefix, _ in requests),
         "decode_seconds": seconds - prefill,
         "host_share": got["host_share"],
+        "peer_batches": every,
         "versions": got["versions"],
         "tokens": sum(length for _, length in requests),
         **peer_batches(
@@ -267,7 +276,12 @@ def measure(
 ) -> dict | None:
     """One row of the table, or None for a peer that is not installed."""
     config = SIZES[size]
-    policy = Policy(config, jax.jit(decoder.init, static_argnums=0)(config, jax.random.key(0)))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def weights(config):
+        return jax.tree.map(lambda x: x.astype(config.dtype), decoder.init(config, jax.random.key(0)))
+
+    policy = Policy(config, weights(config))
     work = rollout_work.workload(workload, size)
     batch = rows or BATCH[sampler]
     if sampler in pythons:
@@ -368,7 +382,7 @@ def main(argv=None):
                     row = measure(
                         sampler, size, workload, options.repeats, pythons, rates, options.rows, options.peer_batches
                     )
-                except PeerFailed as error:
+                except RuntimeError as error:  # XLA's too: out of memory
                     failed = True
                     print(f"{size:8} {workload:8} {sampler:13} failed: {error}", flush=True)
                     continue

@@ -39,7 +39,8 @@ def choose(responses: Sequence[Response], outcomes: Sequence[str], cap: int, see
 def root_of(response: Response, spans: np.ndarray, n: int, max_tokens: int) -> Root:
     """The response with a fork after each step but the last; a fork may be as long as the response's limit leaves."""
     forks = [Fork(int(end), max_tokens=max_tokens - (int(end) - response.prompt_len)) for _, end in spans[:-1]]
-    return Root(id=response.id, tokens=response.tokens, forks=tuple(f for f in forks if f.max_tokens > 0), n=n)
+    forks = tuple(fork for fork in forks if fork.max_tokens > 0)
+    return Root(id=response.id, tokens=response.tokens, forks=forks, n=n, text=response.prompt_len)
 
 
 def values(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> None:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from synthrl_jax.policy import decoder
-from synthrl_jax.rollouts import sampling, schedule, shared_prefix, shared_state
+from synthrl_jax.rollouts import sampling, schedule, shared_prefix, shared_state, stop_strings
 from synthrl_jax.rollouts.board import Board, Stats
 from synthrl_jax.rollouts.processes import mesh_of
 from synthrl_jax.rollouts.root import Completion, Root, Settings, Task, Workload, filtered, tasks
@@ -57,8 +57,8 @@ def run(
     time_prefill: bool = False,
 ) -> Iterator[tuple[Completion, np.ndarray]]:
     """Completions with how near a tie each token's draw was; fills `stats`."""
-    config = policy.config
-    wanted = tasks(roots, settings, config.max_positions, config.vocab_size)
+    config, key, stops = policy.config, sampling.seed_key(seed), stop_conditions(policy, settings)
+    wanted = stop_strings.resumed(stops[1], tasks(roots, settings, config.max_positions, config.vocab_size))
     yield from (
         (empty(task, i, settings), np.zeros(0)) for task in wanted if not task.max_tokens for i in range(task.n)
     )
@@ -71,7 +71,7 @@ def run(
     needs = own if workload.needs is None else workload.needs | own
     shapes = schedule.plan(needs, settings, mesh_of(policy))
     jobs = schedule.cut(jobs, shapes[0])
-    device = Device(policy, shapes[0], settings, needs, seed, stats, workload, time_prefill)
+    device = Device(policy, shapes[0], needs, key, stops, stats, workload, time_prefill)
     if workload.needs is not None:
         device.compile_loads()
     board, unread, late = Board(shapes, jobs, settings, stats), collections.deque(), chunks_ahead()
@@ -111,16 +111,15 @@ class Device:
         self,
         policy,
         shape: Shape,
-        settings: Settings,
         needs: Needs,
-        seed: int,
+        key: jax.Array,
+        stops: tuple[np.ndarray, np.ndarray | None],
         stats: Stats,
         workload: Workload,
         time_prefill: bool,
     ):
         self.config, self.shape, self.stats, self.time_prefill = policy.config, shape, stats, time_prefill
-        self.key = sampling.seed_key(seed)
-        self.stops = stop_conditions(policy, settings)
+        self.key, self.stops = key, stops
         self.loads = needs.loads(shape.prefix)  # lengths that prefixes are padded to
         self.filters = needs.filters
         # weights are laid out for decoding once: split over layers and over tensor, never gathered in a step
@@ -160,7 +159,7 @@ class Device:
             group_F=group_F,
             slot_F=slot_F,
             stamp_F=np.full(shape.jobs, stamp, np.int32),
-            task_FxQxX=table.task_FxQx4,
+            task_FxQxX=table.task_FxQx5,
             warp_FxQx3=table.warp_FxQx3,
             word_FxQx4=table.word_FxQx4,
             count_F=table.count_F,

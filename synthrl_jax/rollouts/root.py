@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 
 SAMPLERS = ("static", "grouped")
+LARGEST = 2**31 - 1  # of what the device holds as integers
+# A temperature below overflows scores in float32, and a top_p below is 0 there.
+LEAST = {"temperature": 1e-6, "top_p": 1e-30}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,18 +42,25 @@ class Fork:
 class Root:
     """A token sequence and the positions in it from which `n` continuations each are wanted.
 
-    The fork at position p continues tokens[:p]; forks are positions or Forks. ValueError: a position that is not in
-    1..len(tokens), or twice the same; an id that is no string.
+    The fork at position p continues tokens[:p]; forks are positions or Forks. text: where in the tokens the text starts that
+    stop strings are matched in, as a response's after its prompt, so that one may begin before a fork and end after it; None:
+    at each fork. ValueError: a position that is not in 1..len(tokens), or twice the same, or before `text`; an id that is no
+    string.
     """
 
     id: str
     tokens: Sequence[int]
     forks: Sequence[int | Fork]
     n: int = 1
+    text: int | None = None
 
     def __post_init__(self):
         if not isinstance(self.id, str):
             raise ValueError(f"root {self.id!r}: an id must be a string, not {type(self.id).__name__}")
+        try:
+            self.id.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"root {self.id!r}: an id must have a UTF-8 form; keys are made of its bytes") from None
         object.__setattr__(self, "n", operator.index(self.n))
         tokens = np.asarray(self.tokens)
         if tokens.ndim != 1 or (tokens.size and not np.issubdtype(tokens.dtype, np.integer)):
@@ -63,6 +73,10 @@ class Root:
             if fork.position in seen:
                 raise ValueError(f"root {self.id}: two forks at position {fork.position}")
             seen.add(fork.position)
+        if self.text is not None:
+            object.__setattr__(self, "text", operator.index(self.text))
+            if not 0 <= self.text <= min(seen, default=len(tokens)):
+                raise ValueError(f"root {self.id}: text starts at {self.text}, not in 0..its first fork")
         if self.n < 0:
             raise ValueError(f"root {self.id}: n must not be negative, but is {self.n}")
         object.__setattr__(self, "tokens", tuple(tokens.tolist()))
@@ -112,6 +126,8 @@ class Settings:
             raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {self.sampler!r}")
         if self.stop_ids is not None:
             object.__setattr__(self, "stop_ids", tuple(operator.index(stop) for stop in self.stop_ids))
+            if any(abs(stop) > LARGEST for stop in self.stop_ids):
+                raise ValueError(f"stop_ids must be token ids, not {self.stop_ids}")
         if isinstance(self.stop_strings, str):
             raise ValueError(f"stop_strings must be several strings, not the characters of {self.stop_strings!r}")
         object.__setattr__(self, "stop_strings", tuple(self.stop_strings))
@@ -136,6 +152,10 @@ def plain_numbers(of, where: str, integers: Sequence[str]) -> None:
             raise ValueError(f"{where}top_p must be in (0, 1], not {value}")
         if not 0 <= value < math.inf:
             raise ValueError(f"{where}{name} must be at least 0 and finite, not {value}")
+        if 0 < value < LEAST.get(name, 0):
+            raise ValueError(f"{where}{name} must be 0 or at least {LEAST[name]}, not {value}")
+        if name in integers and value > LARGEST:
+            raise ValueError(f"{where}{name} must be at most {LARGEST}, not {value}")
         object.__setattr__(of, name, value)
 
 
@@ -173,6 +193,7 @@ class Task:
     top_k: int = 0
     top_p: float = 1.0
     lengths: tuple[int, ...] | None = None  # of rows first..first + n
+    stop_state: int = 0  # of the stop strings' automaton after the text before the fork
 
     @property
     def warp(self) -> tuple[float, float, float]:
@@ -216,6 +237,8 @@ def tasks(roots: Iterable[Root], settings: Settings, max_positions: int, vocab_s
             top_p = settings.top_p if fork.top_p is None else fork.top_p
             budget = min(budget, max_positions - fork.position)
             if n:
+                if fork.first + n > LARGEST:
+                    raise ValueError(f"root {root.id}: indices end at {LARGEST}, not {fork.first} + {n}")
                 if fork.lengths is not None and (len(fork.lengths) != n or min(fork.lengths) < 1):
                     raise ValueError(f"root {root.id}: fork {fork.position} needs {n} lengths of at least 1")
                 warp = float(temperature), int(top_k), float(top_p)

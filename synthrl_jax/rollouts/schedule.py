@@ -64,6 +64,7 @@ class Job:
     index_Q: np.ndarray
     budget_Q: np.ndarray
     warp_Qx3: np.ndarray  # temperature, top-k, top-p
+    text_Q: np.ndarray  # state of the stop strings' automaton
 
     def __len__(self) -> int:
         return len(self.position_Q)
@@ -79,8 +80,8 @@ class Job:
         return [Job(self.root, *(column[cut] for column in self.columns())) for cut in cuts]
 
     def columns(self) -> tuple[np.ndarray, ...]:
-        """position, index, budget, warp, each over tasks."""
-        return self.position_Q, self.index_Q, self.budget_Q, self.warp_Qx3
+        """position, index, budget, warp, text, each over tasks."""
+        return self.position_Q, self.index_Q, self.budget_Q, self.warp_Qx3, self.text_Q
 
 
 def jobs_of(wanted: Sequence[Task]) -> list[Job]:
@@ -99,7 +100,7 @@ def jobs_of(wanted: Sequence[Task]) -> list[Job]:
         index_Q = np.concatenate([np.arange(task.first, task.first + task.n, dtype=np.int32) for task in tasks])
         budget_Q = np.concatenate([task.budgets() for task in tasks])
         columns = column("position", np.int32), index_Q, budget_Q, column("warp", np.float32)
-        jobs.append(Job(tasks[0].root, *columns))
+        jobs.append(Job(tasks[0].root, *columns, column("stop_state", np.int32)))
     return sorted(jobs, key=lambda job: -job.length)
 
 
@@ -229,7 +230,7 @@ def bucket(length: int, smallest: int, parts: int) -> int:
 class Table:
     """The tasks of F jobs as the device takes them, padded to the shape's Q."""
 
-    task_FxQx4: np.ndarray  # id, prefix length, budget, last token of the prefix
+    task_FxQx5: np.ndarray  # id, prefix length, budget, last token of the prefix, state of the stop strings' automaton
     warp_FxQx3: np.ndarray
     word_FxQx4: np.ndarray  # root's two words, fork, index: what a key is made of
     count_F: np.ndarray
@@ -238,7 +239,7 @@ class Table:
 def table(jobs: Sequence[Job], first_ids: Sequence[int], F: int, Q: int) -> Table:
     """Task tables of up to F jobs; the tasks of a job have the ids first_id, first_id + 1, ..."""
     out = Table(
-        np.zeros((F, Q, 4), np.int32),
+        np.zeros((F, Q, 5), np.int32),
         np.ones((F, Q, 3), np.float32),
         np.zeros((F, Q, 4), np.uint32),
         np.zeros(F, np.int32),
@@ -247,7 +248,8 @@ def table(jobs: Sequence[Job], first_ids: Sequence[int], F: int, Q: int) -> Tabl
         n = len(job)
         tokens = np.asarray(job.root.tokens, np.int32)
         ids = np.arange(first, first + n)
-        out.task_FxQx4[f, :n] = np.stack([ids, job.position_Q, job.budget_Q, tokens[job.position_Q - 1]], axis=1)
+        task = ids, job.position_Q, job.budget_Q, tokens[job.position_Q - 1], job.text_Q
+        out.task_FxQx5[f, :n] = np.stack(task, axis=1)
         out.warp_FxQx3[f, :n] = job.warp_Qx3
         out.word_FxQx4[f, :n, :2] = sampling.root_words(job.root.id)
         out.word_FxQx4[f, :n, 2], out.word_FxQx4[f, :n, 3] = job.position_Q, job.index_Q

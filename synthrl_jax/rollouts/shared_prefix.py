@@ -21,6 +21,7 @@ from synthrl_jax.rollouts.shared_state import (
     ID,
     LAST,
     POSITION,
+    TEXT,
     Layer,
     Queue,
     Rows,
@@ -139,7 +140,7 @@ def refill(rows: Rows, queue: Queue) -> tuple[Rows, Queue]:
         key_GxRx2=taken(queue.key_GxLxQx2, rows.key_GxRx2),
         token_GxR=jnp.where(takes_GxR, task_GxRxX[..., LAST], rows.token_GxR),
         generated_GxR=jnp.where(takes_GxR, 0, rows.generated_GxR),
-        text_GxR=jnp.where(takes_GxR, stop_strings.START, rows.text_GxR),
+        text_GxR=jnp.where(takes_GxR, task_GxRxX[..., TEXT], rows.text_GxR),
         active_GxR=rows.active_GxR | takes_GxR,
     )
     drawn_by_slot = [(takes_GxR & (slot_GxR == slot)).sum(axis=1, dtype=jnp.int32) for slot in range(L)]

@@ -13,7 +13,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from synthrl_jax.policy import decoder, sharding
 from synthrl_jax.rollouts.schedule import Shape
 
-ID, POSITION, BUDGET, LAST = range(4)  # a task's integers
+TASK = 5  # integers of a task:
+ID, POSITION, BUDGET, LAST, TEXT = range(TASK)
 
 
 class Layer(NamedTuple):
@@ -92,7 +93,7 @@ def empty_state(config: decoder.DecoderConfig, shape: Shape) -> State:
     return State(
         layers=tuple(layer() for _ in range(config.layers)),
         rows=Rows(
-            task_GxRxX=ints(G, R, 4),
+            task_GxRxX=ints(G, R, TASK),
             slot_GxR=ints(G, R),
             warp_GxRx3=jnp.ones((G, R, 3), jnp.float32),
             key_GxRx2=jnp.zeros((G, R, 2), jnp.uint32),
@@ -102,7 +103,7 @@ def empty_state(config: decoder.DecoderConfig, shape: Shape) -> State:
             active_GxR=jnp.zeros((G, R), bool),
         ),
         queue=Queue(
-            task_GxLxQxX=ints(G, L, Q, 4),
+            task_GxLxQxX=ints(G, L, Q, TASK),
             warp_GxLxQx3=jnp.ones((G, L, Q, 3), jnp.float32),
             key_GxLxQx2=jnp.zeros((G, L, Q, 2), jnp.uint32),
             count_GxL=ints(G, L),

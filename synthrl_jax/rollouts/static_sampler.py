@@ -30,6 +30,7 @@ class Batch(NamedTuple):
     index_R: np.ndarray
     budget_R: np.ndarray  # 0 for rows that only fill the shape
     warp_Rx3: np.ndarray  # temperature, top-k, top-p
+    text_R: np.ndarray  # state of the stop strings' automaton
 
 
 class Generated(NamedTuple):
@@ -63,7 +64,7 @@ def sample(
     config = policy.config
     key = sampling.seed_key(seed)
     stops = stop_conditions(policy, settings)
-    wanted = tasks(roots, settings, config.max_positions, config.vocab_size)
+    wanted = stop_strings.resumed(stops[1], tasks(roots, settings, config.max_positions, config.vocab_size))
     yield from (empty(task, i, settings) for task in wanted if not task.max_tokens for i in range(task.n))
     weights = (workload or Workload()).laid_out(policy, lambda: decoder.unstack(config, policy.params))
     filters = filtered(wanted)
@@ -140,6 +141,7 @@ def pack(group: list[Task], rows: int) -> Batch:
         index_R=column((index for _, _, index in rows_of), np.int32),
         budget_R=budget_R,
         warp_Rx3=column((task.warp for _, task, _ in rows_of), np.float32),
+        text_R=column((task.stop_state for _, task, _ in rows_of), np.int32),
     )
 
 
@@ -196,7 +198,7 @@ def generate(config: decoder.DecoderConfig, M: int, weights, key, batch: Batch, 
         stopped_R=jnp.zeros(R, bool),
         gap_RxM=floats_RxM,
     )
-    state = (cache_R, jnp.zeros(R, jnp.int32), batch.budget_R <= 0, out, jnp.zeros(R, jnp.int32))
+    state = (cache_R, jnp.zeros(R, jnp.int32), batch.budget_R <= 0, out, jnp.asarray(batch.text_R))
     state = record(0, state, draw(hidden_FxPxD[:, -1][batch.fork_R], 0))
 
     def unfinished(carry):

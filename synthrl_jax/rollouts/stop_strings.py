@@ -3,11 +3,14 @@
 Shape letters: N states of the automaton, V vocabulary.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
 import jax
 import numpy as np
+
+from synthrl_jax.rollouts.root import Task
 
 START, STOPPED = 0, -1
 
@@ -57,6 +60,26 @@ def token_bytes(tokenizer, token: int) -> bytes:
     if hasattr(tokenizer, "token_bytes"):
         return tokenizer.token_bytes(token)
     return tokenizer.pieces([token])[0].encode()
+
+
+def resumed(automaton_NxV: np.ndarray | None, wanted: Sequence[Task]) -> list[Task]:
+    """The tasks with the state that the text before each fork leaves: a string may begin before a fork and end after it.
+
+    Text starts at the root's `text`; a string that ends before the fork counts for nothing after it, as in `step`.
+    """
+    if automaton_NxV is None:
+        return list(wanted)
+    found, last, state, at = [], None, START, 0
+    for place in sorted(range(len(wanted)), key=lambda i: (id(wanted[i].root), wanted[i].position)):
+        task = wanted[place]
+        if task.root is not last:
+            last, state, at = task.root, START, task.root.text
+        if task.root.text is not None:
+            for token in task.root.tokens[at : task.position]:
+                state = max(int(automaton_NxV[state, token]), START)
+            at = task.position
+        found.append((place, dataclasses.replace(task, stop_state=state)))
+    return [task for _, task in sorted(found, key=lambda item: item[0])]
 
 
 def step(automaton_NxV, state: jax.Array, token: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import operator
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -19,8 +20,9 @@ from tqdm import tqdm
 from synthrl_jax.rollouts import processes
 from synthrl_jax.rollouts.root import Completion, Root, Settings, distinct
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
+TRAINING = ("remat", "attention", "vocab_chunk", "scan")  # fields of a decoder that no sampled token hangs on
 FINISHES = ("stop", "length")
 
 
@@ -59,7 +61,7 @@ def sample_to_store(
     weights = checksum(policy.params)
     parts = [roots[first : first + shard_roots] for first in range(0, len(roots), shard_roots)]
     if writes:
-        begin(directory, manifest(roots, settings, seed, weights, shard_roots))
+        begin(directory, manifest(policy, roots, settings, seed, weights, shard_roots))
         if pod:  # no other process writes under this one's number: what a killed run left half written
             for path in directory.glob(f".*.{jax.process_index()}.*"):
                 path.unlink()
@@ -92,20 +94,28 @@ def sample_to_store(
     return (completion for number in numbers for completion in read_shard(shard_path(directory, number)))
 
 
-def manifest(roots: Sequence[Root], settings: Settings, seed: int, weights: str, shard_roots: int) -> dict:
+def manifest(policy, roots: Sequence[Root], settings: Settings, seed: int, weights: str, shard_roots: int) -> dict:
     """What decides a store's contents, as JSON-ready fields."""
+    from synthrl_jax.rollouts.static_sampler import stop_conditions
+
+    stop_ids, automaton_NxV = stop_conditions(policy, settings)
     digest = hashlib.blake2b(digest_size=8)
     for root in roots:
         forks = [dataclasses.astuple(fork) for fork in root.forks]
-        digest.update(json.dumps([root.id, root.tokens, forks, root.n]).encode())
+        digest.update(json.dumps([root.id, root.tokens, forks, root.n, root.text]).encode())
     fields = {
         "format": FORMAT,
-        "seed": seed,
+        "seed": operator.index(seed),
         "parameters": weights,
+        "stop_ids": sorted({int(stop) for stop in stop_ids if stop >= 0}),
+        "stop_strings": "" if automaton_NxV is None else hashlib.blake2b(automaton_NxV, digest_size=8).hexdigest(),
         "roots": digest.hexdigest(),
         "shard_roots": shard_roots,
         "shards": -(-len(roots) // shard_roots),
     }
+    # what the weights alone do not say, as the angles of positions
+    model = {name: value for name, value in dataclasses.asdict(policy.config).items() if name not in TRAINING}
+    fields |= {f"model.{name}": value for name, value in model.items()}
     fields |= {f"settings.{name}": value for name, value in dataclasses.asdict(settings).items()}
     return json.loads(json.dumps(fields))
 

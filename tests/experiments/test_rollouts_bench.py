@@ -46,3 +46,13 @@ def test_a_peer_that_fails_costs_its_row_only(small_work, tmp_path, capsys):
     code = rollouts.main([*flags.split(), "--tunix-python", str(broken), "--json", str(file)])
     assert code == 1 and "tunix         failed: tunix ended with code 7" in capsys.readouterr().out
     assert [row["sampler"] for row in json.loads(file.read_text())] == ["static"]
+
+
+def test_a_peer_that_runs_a_sample_of_the_work_gets_batches_of_middling_prefixes(small_work, tmp_path):
+    peer, job = tmp_path / "python", tmp_path / "job.json"
+    peer.write_text(f"#!/bin/sh\ncat > {job}\nexit 7\n")
+    peer.chmod(0o755)
+    flags = f"--samplers=tunix --workloads=plain --sizes=tiny --rows=2 --peer-batches=3 --tunix-python={peer}"
+    assert rollouts.main(flags.split()) == 1
+    lengths = sorted((len(root.tokens) for root in rollouts.rollout_work.workload("plain", "tiny").roots), reverse=True)
+    assert [len(prefix) for prefix in json.loads(job.read_text())["prefixes"]] == lengths[2:4]

@@ -190,6 +190,13 @@ def test_the_sampler_gets_the_settings_of_drawing_from_a_config():
     settings = next(node.settings for node in plan(config) if node.stage == "sample")
     found = sampler_settings(policy, settings)
     assert (found.stop_strings, found.top_k, found.stop_ids) == (("A:", "Q:"), 7, (2,))
+    for node in plan(config):
+        if node.stage == "evaluate" or "validation" in node.settings:
+            drawing = node.settings if node.stage == "evaluate" else node.settings["validation"]
+            assert drawing["stop_strings"] == ("A:", "Q:") and "top_k" not in drawing
+    with config.unlocked():
+        config.evaluate.stop_strings = ("Z:",)
+    assert {n.settings["stop_strings"] for n in plan(config) if n.stage == "evaluate"} == {("Z:",)}
     config.sample.stop_strings = ("",)
     with pytest.raises(UsageError, match="sample: stop_strings must be strings of at least one character"):
         plan(config)

@@ -73,6 +73,30 @@ def test_samplers_stop_there(sampler, spilling):
     assert stopped > 5
 
 
+@pytest.mark.parametrize("text", [None, 0, 3])
+@pytest.mark.parametrize("sampler", ["static", "grouped"])
+def test_a_string_may_begin_before_a_fork(sampler, text, spilling):
+    stops, forks = ("aba", "b#", "\n\n\n"), [3, 5, 6, 8]
+    tokens = [2, 0, 1, 0, 2, 4, 0, 1]  # "\naba\nabab": after the fork at 6 an "a" completes "aba"
+    roots = [Root(f"root {i}", tokens, forks, n=8, text=text) for i in range(4)]
+    settings = Settings(max_tokens=12, stop_ids=(), stop_strings=stops, rows=16, sampler=sampler)
+    across = 0
+    for c in sample(policy(), roots, settings, 0):
+        start = c.fork if text is None else text
+        state, end = "".join(PIECES[t] for t in tokens[start : c.fork]), None
+        for stop in stops:  # what ended before the fork counts for nothing after it
+            state = state[state.rfind(stop) + len(stop) :] if stop in state else state
+        for place, token in enumerate(c.tokens):
+            state = state + PIECES[token] if token < len(PIECES) else ""
+            if any(stop in state for stop in stops):
+                end = place
+                break
+        assert (end is not None) == (c.finish == "stop") and (end is None or end == len(c.tokens) - 1), (c, state)
+        own = "".join(PIECES[t] for t in c.tokens if t < len(PIECES))
+        across += c.finish == "stop" and not any(stop in own for stop in stops)
+    assert (across > 5) == (text is not None)
+
+
 def test_stop_strings_need_a_tokenizer_and_a_character():
     with pytest.raises(ValueError, match="tokenizer"):
         stop_strings.automaton(None, ("x",), 16)

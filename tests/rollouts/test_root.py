@@ -19,6 +19,9 @@ from synthrl_jax.rollouts.root import tasks
         ({"tokens": [0.5, 1.0]}, "integers"),
         ({"tokens": [[1, 2, 3]]}, "one row"),
         ({"n": -1}, "negative"),
+        ({"text": -1}, "text starts at -1"),
+        ({"text": 3, "forks": (2, 3)}, "text starts at 3"),
+        ({"id": "r7\ud800"}, "UTF-8"),
     ],
 )
 def test_a_root_that_makes_no_sense_is_refused_by_name(fields, words):
@@ -37,6 +40,9 @@ def test_a_root_that_makes_no_sense_is_refused_by_name(fields, words):
         {"temperature": float("inf")},
         {"top_k": -1},
         {"top_p": 0.0},
+        {"temperature": 1e-31},
+        {"top_p": 1e-50},
+        {"first": 2**31},
     ],
 )
 def test_a_fork_that_makes_no_sense_is_refused(fields):
@@ -86,6 +92,19 @@ def test_roots_of_one_id_or_beyond_the_model_are_refused():
         tasks([root, root], Settings(max_tokens=1), 20, 1000)
     with pytest.raises(ValueError, match="fork 10 is beyond the model's 9 positions"):
         tasks([root], Settings(max_tokens=1), 9, 1000)
+
+
+def test_indices_that_the_device_cannot_hold_are_refused():
+    settings = Settings(max_tokens=4)
+    for n, refused in ((3, False), (4, True)):
+        root = Root("a", [1, 2], (Fork(2, first=2**31 - 4, n=n),))
+        if refused:
+            with pytest.raises(ValueError, match="indices end at 2147483647"):
+                tasks([root], settings, 16, 10)
+        else:
+            assert tasks([root], settings, 16, 10)[0].first == 2**31 - 4
+    with pytest.raises(ValueError, match="stop_ids"):
+        Settings(max_tokens=4, stop_ids=(2**40,))
 
 
 def test_what_would_be_misread_is_refused():

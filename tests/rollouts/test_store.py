@@ -25,6 +25,10 @@ def policy(seed=0):
     return Policy(config, decoder.init(config, jax.random.key(seed)))
 
 
+def with_config(**changes):
+    return dataclasses.replace(policy(), config=dataclasses.replace(policy().config, **changes))
+
+
 def roots():
     random = np.random.default_rng(0)
     return [Root(f"r{i:02d}", random.integers(0, 31, 10), (10, 4), n=2) for i in range(7)]
@@ -115,6 +119,8 @@ def test_processes_share_the_shards(tmp_path):
         ("parameters", {"policy": policy(1)}),
         ("roots", {"roots": roots()[:6]}),
         ("shard_roots", {"shard_roots": 4}),
+        ("model.rope_theta", {"policy": with_config(rope_theta=3.0)}),
+        ("roots", {"roots": [dataclasses.replace(root, text=2) for root in roots()]}),
     ],
 )
 def test_a_store_of_something_else_is_refused_by_the_field_that_differs(tmp_path, name, change):
@@ -123,6 +129,11 @@ def test_a_store_of_something_else_is_refused_by_the_field_that_differs(tmp_path
     with pytest.raises(rollouts.StoreMismatch, match=name):
         run(tmp_path, **change)
     assert contents(tmp_path) == before
+
+
+def test_how_a_policy_is_trained_and_the_kind_of_the_seed_make_no_other_store(tmp_path):
+    found = run(tmp_path)
+    assert run(tmp_path, policy=with_config(remat="full", vocab_chunk=8), seed=np.int64(5)) == found
 
 
 def test_each_shard_names_the_parameters_that_it_was_drawn_from(tmp_path):
