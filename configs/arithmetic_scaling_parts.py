@@ -1,10 +1,10 @@
 """What makes per-step DPO work: each part of it changed alone, at N = 1000, on validation, from one pi_sft and its samples.
 
 Rollouts a step (2 to 32, best-of-2), K of the policy that completes (1 to 10, 16 rollouts), pairs weighted by the value before
-the pit or chosen by it (a zero after a small value is mostly a sampling zero), every significantly negative step as a pit; and
-how much each method changes steps that were right (the columns of drift). The pits of the truth, random pits, and the whole
-rest as the rejected side are in configs/arithmetic_scaling.py. Other numbers of steps a problem, and other teachers, by flag:
---config.problems.settings.difficulty.steps=6, --config.problems.settings.style=.1.
+the pit or chosen by it (a zero after a small value is mostly a sampling zero), every significantly negative step as a pit, the
+pits of the truth (upper bound), random ones (lower bound), the whole rest as the rejected side; RFT on right answers with and
+without a wrong step; and how much each method changes steps that were right (the columns of drift). Other numbers of steps a
+problem, and other teachers, by flag: --config.problems.settings.difficulty.steps=6, --config.problems.settings.style=.1.
 
 Hardware: two CPU cores. Time, estimated from single cells: an hour a seed on one core, half of that with two workers.
 Results: experiments/results/arithmetic_scaling.json.
@@ -17,16 +17,21 @@ from configs import arithmetic_scaling
 def get_config():
     c = arithmetic_scaling.get_config()
     c.name = "arithmetic_scaling_parts"
-    c.sft_sizes, c.tune_seeds, c.drift = (), (), 300
+    c.sft_sizes, c.drift = (), 300
     entries = c.methods.to_dict()
     pairs = {k: v for k, v in entries["dpo_per_step"].items() if k != "grid"} | {"method": "dpo_per_step"}
     c.methods = {name: entries[name] for name in ("sft_continued", "rft", "dpo_edit_distance", "advantage_weighted")}
+    # Do wrong steps in right answers hurt RFT (C4)? As many rows, those with or without such a step taken first.
+    for kind in ("flawless", "flawed"):
+        c.methods[f"rft_{kind}"] = {**entries["rft"], "method": "rft", "options": {"cap": 1, "first": kind}}
     for rollouts in (2, 4, 8, 16, 32):
         c.methods[f"rollouts_{rollouts}"] = {**pairs, "monte_carlo": {"rollouts": rollouts}, "credit": {"k": 2}}
     for k in (1, 2, 5, 10):
         c.methods[f"best_of_{k}"] = {**pairs, "monte_carlo": {"rollouts": 16}, "credit": {"k": k}}
     credits = {"weighted": {"pair_weight": "value_before"}, "chosen": {"least_value": 0.3}}
     credits |= {"significant": {"pits": "significant", "limit": 3}, "alike": {}}
+    # The fork without the localisation, the truth's pits, and no knowledge of the pit at all.
+    credits |= {"rest": {"rejected": "rest"}, "oracle": {"pit_rule": "oracle"}, "random": {"pit_rule": "random"}}
     for name, credit in credits.items():
         c.methods[f"pits_{name}"] = {**pairs, "credit": credit}
     return c
