@@ -7,6 +7,7 @@ solutions and forced; no sampler plans by it.
 import dataclasses
 from collections.abc import Callable, Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from synthrl_jax.policy.decoder import DecoderConfig
@@ -64,6 +65,11 @@ class Workload:
             return dataclasses.replace(root, forks=forks)
 
         return dataclasses.replace(self, roots=[cut(root) for root in self.roots])
+
+
+def row_bytes(config: DecoderConfig) -> int:
+    """Bytes of keys and values of one token."""
+    return 2 * config.layers * config.kv_heads * config.head_dim * jnp.dtype(config.dtype).itemsize
 
 
 class Draw:

@@ -19,9 +19,7 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +31,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench import rollout_work
-from experiments.bench.rollout_work import SIZES, WORKLOADS, Workload
+from experiments.bench.rollout_peers import bench_peer
+from experiments.bench.rollout_work import SIZES, WORKLOADS, Workload, row_bytes
 from synthrl_jax.policy import decoder, hf_weights
 from synthrl_jax.policy.checkpoint import Policy
 from synthrl_jax.rollouts import Settings, board, grouped_sampler, static_sampler
@@ -42,7 +41,6 @@ from synthrl_jax.rollouts.root import Task, tasks
 SAMPLERS = ("static", "grouped", "transformers", "tunix")
 # rows decoded at once; of 64, 128 and 256 what suited each sampler best
 BATCH = {"static": 128, "grouped": 128, "transformers": 64, "tunix": 64}
-HERE = Path(__file__).parent
 MISSING = {"transformers": "pip install -e '.[bench]'", "tunix": "bash experiments/bench/peers.sh"}
 
 
@@ -113,11 +111,6 @@ def timed(call: Callable[[], object]) -> tuple[float, object, float]:
     return time.perf_counter() - start, result, time.process_time() - cpu
 
 
-def row_bytes(config: decoder.DecoderConfig) -> int:
-    """Bytes of keys and values of one token."""
-    return 2 * config.layers * config.kv_heads * config.head_dim * jnp.dtype(config.dtype).itemsize
-
-
 def static_batches(config: decoder.DecoderConfig, groups: list[list[Task]], packed: list[static_sampler.Batch]) -> dict:
     """Idle row-steps and bytes of K/V of the static sampler: rows that fill the shape count, the prefills' caches too."""
     steps, slots = 0, 0
@@ -126,24 +119,6 @@ def static_batches(config: decoder.DecoderConfig, groups: list[list[Task]], pack
         steps += R * int(batch.budget_R.max())
         slots = max(slots, F * P + R * (P + static_sampler.bucket(max(task.max_tokens for task in group)) - 1))
     tokens = sum(int(batch.budget_R.sum()) for batch in packed)
-    return {"idle_row_steps": 1 - tokens / steps, "kv_bytes": slots * row_bytes(config)}
-
-
-def peer_batches(name: str, config: decoder.DecoderConfig, batches: list[list[tuple[int, int]]], most: int) -> dict:
-    """The same of a peer's batches of (prefix, length), which run until their longest row ends; most: tokens of a row.
-
-    transformers' cache is as long as its longest row so far. tunix's has prompts padded to a power of two and room for `most`
-    tokens, both for the longest of all, and it steps by 32.
-    """
-    coarse = name == "tunix"
-    longest = [max(length for _, length in batch) for batch in batches]
-    steps = sum(len(batch) * (-(-n // 32) * 32 if coarse else n) for batch, n in zip(batches, longest))
-    tokens = sum(length for batch in batches for _, length in batch)
-    prompts = [max(prefix for prefix, _ in batch) for batch in batches]
-    held = [prompt + n for prompt, n in zip(prompts, longest)]
-    if coarse:
-        held = [(1 << (max(prompts) - 1).bit_length()) + -(-most // 32) * 32] * len(batches)
-    slots = max(len(batch) * n for batch, n in zip(batches, held))
     return {"idle_row_steps": 1 - tokens / steps, "kv_bytes": slots * row_bytes(config)}
 
 
@@ -213,61 +188,6 @@ def bench_grouped(policy: Policy, work: Workload, batch: int, repeats: int) -> d
         "unshared_kv_bytes": stats.unshared_kv_bytes,
         "groups": stats.shape.groups,
         "rows_per_group": stats.shape.rows,
-    }
-
-
-class PeerFailed(RuntimeError):
-    """A peer is installed and did not get through; the others are measured all the same."""
-
-
-def bench_peer(
-    name: str, python: str, policy: Policy, work: Workload, batch: int, repeats: int, every: int
-) -> dict | None:
-    """A peer in a process of its own, on every n-th of its batches; None where it is not installed."""
-    requests = work.requests()
-    starts = range(0, len(requests), batch)
-    every = min(every, len(starts))
-    # of each stride its middle: requests come with the longest prefix first, and the first batches are the costliest
-    chosen = starts[every // 2 :: every]
-    requests = [request for start in chosen for request in requests[start : start + batch]]
-    with tempfile.TemporaryDirectory() as directory:
-        hf_weights.save(directory, policy.config, policy.params)
-        for array in jax.tree.leaves(policy.params):
-            array.delete()  # an accelerator has to hold the peer's
-        job = {
-            "model": directory,
-            "prefixes": [prefix for prefix, _ in requests],
-            "lengths": [length for _, length in requests],
-            "batch": batch,
-            "max_tokens": work.max_tokens,
-            "temperature": work.temperature,
-            "repeats": repeats,
-            "rope_theta": policy.config.rope_theta,
-        }
-        script = HERE / f"{name}_peer.py"
-        run = subprocess.run([python, str(script)], input=json.dumps(job), stdout=subprocess.PIPE, text=True)
-    if run.returncode == 3:
-        return None
-    if run.returncode:
-        raise PeerFailed(f"{name} ended with code {run.returncode}")
-    got = json.loads(run.stdout.strip().splitlines()[-1])
-    seconds = statistics.median(got["seconds"])
-    prefill = statistics.median(got["prefill_seconds"])
-    lengths = [(len(prefix), length) for prefix, length in requests]
-    return {
-        "seconds": seconds,
-        "cpu_seconds": statistics.median(got["cpu_seconds"]),
-        "compile_seconds": got["compile_seconds"],
-        "prefill_seconds": prefill,
-        "prefill_tokens": sum(len(prefix) for prefix, _ in requests),
-        "decode_seconds": seconds - prefill,
-        "host_share": got["host_share"],
-        "peer_batches": every,
-        "versions": got["versions"],
-        "tokens": sum(length for _, length in requests),
-        **peer_batches(
-            name, policy.config, [lengths[i : i + batch] for i in range(0, len(lengths), batch)], work.max_tokens
-        ),
     }
 
 
