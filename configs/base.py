@@ -72,7 +72,8 @@ def get_config() -> ConfigDict:
     c.drift = 0  # so many of pi_sft's responses show how far each method moved right and wrong steps; needs problems with a graph
 
     # Looks at validation are greedy; evaluation adds n samples a problem for pass@k. split: what the table shows: `validation`
-    # while a study makes its choices, `test` once they are made.
+    # while a study makes its choices, `test` once they are made. max_tokens, rows, sampler and stop_strings are those of `sample`
+    # unless they stand here too; top_k and top_p hold only where they stand here.
     c.evaluate = ConfigDict({"n": 10, "k": 5, "temperature": 1.0, "split": "test"})
     # More sets to evaluate every policy on, out of distribution: sources whose test files are in also_path, for example
     # ("svamp", "multiarith", "gsm_hard"); each is a column of the table.

@@ -16,7 +16,8 @@ HERE = Path(__file__).parent
 
 
 def peer_batches(name: str, config: decoder.DecoderConfig, batches: list[list[tuple[int, int]]], most: int) -> dict:
-    """The same of a peer's batches of (prefix, length), which run until their longest row ends; most: tokens of a row.
+    """Idle row-steps and bytes of K/V of a peer's batches of (prefix, length), which run until their longest row ends; most:
+    tokens of a row.
 
     transformers' cache is as long as its longest row so far. tunix's has prompts padded to a power of two and room for `most`
     tokens, both for the longest of all, and it steps by 32.
@@ -40,7 +41,10 @@ class PeerFailed(RuntimeError):
 def bench_peer(
     name: str, python: str, policy: Policy, work: Workload, batch: int, repeats: int, every: int
 ) -> dict | None:
-    """A peer in a process of its own, on every n-th of its batches; None where it is not installed."""
+    """A peer in a process of its own, on the middle one of every `every` of its batches; None where it is not installed.
+
+    The policy's arrays are deleted: the peer reads its own copy.
+    """
     requests = work.requests()
     starts = range(0, len(requests), batch)
     every = min(every, len(starts))

@@ -153,7 +153,8 @@ def plain_numbers(of, where: str, integers: Sequence[str]) -> None:
         if not 0 <= value < math.inf:
             raise ValueError(f"{where}{name} must be at least 0 and finite, not {value}")
         if 0 < value < LEAST.get(name, 0):
-            raise ValueError(f"{where}{name} must be 0 or at least {LEAST[name]}, not {value}")
+            zero = "" if name == "top_p" else "0 or "
+            raise ValueError(f"{where}{name} must be {zero}at least {LEAST[name]}, not {value}")
         if name in integers and value > LARGEST:
             raise ValueError(f"{where}{name} must be at most {LARGEST}, not {value}")
         object.__setattr__(of, name, value)
