@@ -53,15 +53,15 @@ def get_config():
         "advantage_weighted": weighted,
         "advantage_filtered": rows,
     }
-    # Rounds on a slice of the problems each; RFT, which needs no values, samples more for the same number of tokens.
+    # Rounds on a slice of the problems each; RFT and outcome pairs need no values and sample more for as many tokens.
     short = {**rows, "updates": 60, "looks": 1, "rounds": ROUNDS, "loss_args": {"beta": 0.3, "nll": 0.2}}
     short["optimizer"] = {"schedule": "constant", "warmup": 0.0, "learning_rate": 2e-4}
     c.methods.rounds_fork = {**short, "method": "dpo_per_step"}
-    unvalued = {"monte_carlo": {"rollouts": 1}, "credit": {"k": 1}}  # outcome pairs need no values
+    more = {**ROUNDS, "sample": {"n": 80}}
+    unvalued = {"monte_carlo": {"rollouts": 1}, "credit": {"k": 1}, "rounds": more}
     c.methods.rounds_outcome = {**short, **unvalued, "method": "dpo_outcome"}
     slow = {"optimizer": {**short["optimizer"], "learning_rate": 5e-5}}
     c.methods.rounds_outcome_slow = {**short, **unvalued, **slow, "method": "dpo_outcome"}
-    more = {**ROUNDS, "sample": {"n": 80}}
     c.methods.rounds_rft = {**short, "loss_args": {}, "start": "sft", "method": "rft", "rounds": more}
     weights = {"beta": 0.3, "max_weight": 20.0}
     c.methods.rounds_weighted = {**short, "loss_args": weights, "start": "sft", "method": "advantage_weighted"}
