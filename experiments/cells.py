@@ -16,6 +16,7 @@ from experiments.machine import machine
 from synthrl_jax import pod, remote
 
 MANIFEST = "manifest.json"
+SHORT = 80  # characters of a value that are shown where it changed
 # Not part of a result: how it came to be, and what only an unfinished cell needs.
 ASIDE = ("tensorboard", "timing.jsonl", "checkpoints", MANIFEST)
 
@@ -121,6 +122,8 @@ class CellStore:
         if not others:
             return ""
         latest = max((json.loads(path.read_text()) for path in others), key=lambda manifest: manifest["date"])
+        if latest["stage"] != node.stage:  # such as a result that a study's file holds: no other field is comparable
+            identity = {"stage": node.stage}
         return "; ".join(differences({k: latest[k] for k in identity}, identity))
 
 
@@ -132,7 +135,12 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
             for name in sorted(set(old) | set(new))
             for line in differences(old.get(name), new.get(name), f"{path}.{name}".lstrip("."))
         ]
-    return [] if old == new else [f"{path} {old!r} -> {new!r}"]
+    return [] if old == new else [f"{path} {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHORT else f"{text[:SHORT]}..."
 
 
 def make(store: CellStore, node: Node, version: int, inputs: Mapping[str, Cell], function) -> Cell:

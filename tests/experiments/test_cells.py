@@ -46,6 +46,16 @@ def test_what_decides_a_cell_makes_a_new_one_and_is_named(tmp_path, capsys, chan
     assert (later.key == second.key) == ("version" in change)
 
 
+def test_a_cell_of_another_stage_and_a_long_value_are_told_in_a_line(tmp_path, capsys):
+    store, long = CellStore(tmp_path), "x" * 10_000
+    chain(store)
+    make(store, Node("first", "recorded", {"files": long}), 1, {}, lambda *_: None)
+    make(store, Node("first", "recorded", {"files": long + "y"}), 1, {}, lambda *_: None)
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("first: ")]
+    assert told[0] == "first: a new cell, for stage 'stage' -> 'recorded'"
+    assert "settings.files" in told[1] and len(told[1]) < 300
+
+
 def test_a_cell_that_was_not_finished_is_no_cell(tmp_path):
     store = CellStore(tmp_path)
     with pytest.raises(RuntimeError):
