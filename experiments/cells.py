@@ -65,6 +65,11 @@ def fingerprint(directory: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def manifest_of(cell: Path) -> dict[str, Any]:
+    """What decided a finished cell, and how it came to be."""
+    return json.loads((cell / MANIFEST).read_text())
+
+
 class CellStore:
     """The cells of one work directory."""
 
@@ -81,8 +86,7 @@ class CellStore:
         path = self.path(node, key)
         if not (path / MANIFEST).exists():
             return None
-        manifest = json.loads((path / MANIFEST).read_text())
-        return Cell(node.label, path, key, manifest["fingerprint"])
+        return Cell(node.label, path, key, manifest_of(path)["fingerprint"])
 
     def begin(self, node: Node, key: str) -> Path:
         """The directory in which the cell is made; what an interrupted run left there is there still."""

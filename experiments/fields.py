@@ -137,6 +137,12 @@ def points(grid: Mapping[str, Any]) -> list[dict]:
     return [dict(point) for point in itertools.product(*options)]
 
 
+def point_name(name: str, point: Mapping[str, Any]) -> str:
+    """What training at a grid's point is called: the name and the point's values."""
+    flat = lambda d: [v for x in d.values() for v in (flat(x) if isinstance(x, dict) else [x])]  # noqa: E731
+    return f"{name} [{' '.join(f'{v:g}' if isinstance(v, float) else str(v) for v in flat(point))}]"
+
+
 def check(c: dict) -> None:
     """UsageError for what would only fail later, maybe hours later."""
     known = known_fields()

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from experiments import crediting, methods, training
 from experiments.cells import Node
-from experiments.fields import METHOD_FIELDS, TRAIN_FIELDS, check, grids, inherited, points
+from experiments.fields import METHOD_FIELDS, TRAIN_FIELDS, check, grids, inherited, point_name, points
 from experiments.settings import UsageError, merged
 
 NOT_OF_A_CELL = ("split", "also", "also_path")  # of evaluate's fields
@@ -41,11 +41,6 @@ def plan(config: ConfigDict) -> list[Node]:
     return _ordered(sorted(nodes, key=lambda node: bool(node.inputs)))
 
 
-def _point_name(name: str, point: Mapping[str, Any]) -> str:
-    flat = lambda d: [v for x in d.values() for v in (flat(x) if isinstance(x, dict) else [x])]  # noqa: E731
-    return f"{name} [{' '.join(f'{v:g}' if isinstance(v, float) else str(v) for v in flat(point))}]"
-
-
 def _choices(c: dict, size: int) -> list[Node]:
     """The best point of every grid at a size, by validation accuracy over the tuning seeds."""
     nodes = []
@@ -54,7 +49,7 @@ def _choices(c: dict, size: int) -> list[Node]:
             continue
         found = points(grid)
         inputs = {
-            f"{number} {seed}": f"{_point_name(name, point)} N={size} seed={seed}"
+            f"{number} {seed}": f"{point_name(name, point)} N={size} seed={seed}"
             for number, point in enumerate(found)
             for seed in c["tune_seeds"]
         }
@@ -121,7 +116,7 @@ class _One:
         nodes, grid = [], entry.get("grid")
         if grid and self.seed in self.c["tune_seeds"]:
             for point in points(grid):
-                nodes += train(_point_name(name, point), name, merged(entry, point), {})
+                nodes += train(point_name(name, point), name, merged(entry, point), {})
         if self.seed not in self.c["seeds"]:
             if name == "sft":  # what the tuning seeds' methods start from
                 nodes += train(name, name, entry, {"choice": f"choose {name} N={self.size}"} if grid else {})

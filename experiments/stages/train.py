@@ -2,15 +2,19 @@
 
 import dataclasses
 import functools
+import json
 from pathlib import Path
 
 from experiments import methods, training
 from experiments.artifacts import Artifacts, read_jsonl, read_problems, write_jsonl
+from experiments.cells import ASIDE, MANIFEST, manifest_of, slug
+from experiments.fields import point_name
 from experiments.settings import merged
+from experiments.stages import STAGES
 from experiments.stages.base import load_policy, load_sampler, save_policy
 from experiments.stages.evaluate import greedy_accuracy
 from experiments.stages.prompts import teacher_row
-from synthrl_jax import pod
+from synthrl_jax import pod, remote
 from synthrl_jax import policy as policies
 from synthrl_jax.credit.example import Example
 from synthrl_jax.learning.trainer import train
@@ -20,7 +24,10 @@ from synthrl_jax.rollouts.processes import share_of
 
 def sft(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> None:
     """pi_sft: the base model fine-tuned on the teacher's solutions, at its best validation point."""
-    base, settings = load_policy(inputs["base"], mesh_of(settings["mesh"])), with_choice(settings, inputs)
+    settings = with_choice(settings, inputs)
+    if taken_over("sft", settings, inputs, out, seed, label):
+        return
+    base = load_policy(inputs["base"], mesh_of(settings["mesh"]))
     rows = [teacher_row(p, base.tokenizer, settings["prompt"]) for p in read_problems(inputs["data"])]
     _fit(settings, base, rows, "sft", inputs["validation"], out, seed, label)
 
@@ -29,6 +36,8 @@ def method(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
     """One method from pi_sft (in rounds: from the policy that sampled) or the base model, on rows made of the earlier cells."""
     entry, options = methods.find(settings["name"], settings)
     settings = with_choice(settings, inputs)
+    if taken_over("train", settings, inputs, out, seed, label):
+        return
     start = load_policy(inputs[entry.start], mesh_of(settings["mesh"]))
     row = functools.partial(teacher_row, tokenizer=start.tokenizer, template=settings["prompt"])
     artifacts = Artifacts(inputs, seed, row, start.tokenizer)
@@ -53,6 +62,35 @@ def with_choice(settings: dict, inputs: dict[str, Path]) -> dict:
         return settings
     (choice,) = read_jsonl(inputs["choice"] / "choice.jsonl")
     return {**settings, "train": merged(settings["train"], choice["point"])}
+
+
+def taken_over(stage: str, settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> bool:
+    """Whether the point that `choice` names was trained on this seed and these inputs while the grid was searched: then the
+    result is a copy of that cell, byte for byte what training again would give."""
+    if "choice" not in inputs:
+        return False
+    (choice,) = read_jsonl(inputs["choice"] / "choice.jsonl")
+    name, at = label.split(" N=")
+    place = slug(f"{point_name(name, choice['point'])} N={at}")
+    asked = {"stage": stage, "version": STAGES[stage][1], "seed": seed, "settings": _resolved(settings)}
+    asked["inputs"] = {role: manifest_of(cell)["fingerprint"] for role, cell in inputs.items() if role != "choice"}
+    for cell in inputs["choice"].parent.glob(f"{place}-*"):
+        found = manifest_of(cell) if cell.name[:-13] == place and (cell / MANIFEST).exists() else {}
+        if not found or {**{field: found[field] for field in asked}, "settings": _resolved(found["settings"])} != asked:
+            continue
+        print(f"{label}: {found['label']}, which is trained already", flush=True)
+        for file in remote.files(cell) if pod.first() else []:
+            inside = file.relative_to(cell)
+            if inside.parts[0] not in ASIDE:
+                (out / inside).parent.mkdir(parents=True, exist_ok=True)
+                (out / inside).write_bytes(file.read_bytes())
+        return True
+    return False
+
+
+def _resolved(settings: dict) -> dict:
+    """A training cell's settings as its manifest has them, whether or not a field's default is written out."""
+    return json.loads(json.dumps({**settings, "train": training.without_defaults(settings["train"])}))
 
 
 def with_reference(rows: list[Example], reference, vocab_chunk: int = 0) -> list[Example]:
