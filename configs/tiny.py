@@ -13,6 +13,7 @@ def get_config():
     c.sizes, c.sft_sizes = (48,), ()
     c.validation_problems, c.test_problems = 16, 24
     c.sample.n, c.sample.shard_roots = 8, 16
+    c.sample.rows = 16  # fewer rows, fewer shapes of the sampler to compile: most of the time here is the compiler's
     c.monte_carlo.update({"negatives": 1, "positives": 1, "rollouts": 5, "shard_roots": 16})
     c.evaluate.n = 5
     c.sft.update({"epochs": 2.0, "looks": 2})
