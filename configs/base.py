@@ -69,6 +69,7 @@ def get_config() -> ConfigDict:
     c.methods = ConfigDict()
     # Which method claim C6 is read from, and the size of all claims; 0: the largest size of which SFT's curve reaches 16 times.
     c.main_method, c.main_size = "dpo_per_step", 0
+    c.main_outcome = "dpo_outcome"  # what it is held against: the same wrong answers without credit for steps (C5)
     c.drift = 0  # so many of pi_sft's responses show how far each method moved right and wrong steps; needs problems with a graph
 
     # Looks at validation are greedy; evaluation adds n samples a problem for pass@k. split: what the table shows: `validation`

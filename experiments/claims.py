@@ -12,13 +12,14 @@ SFT's sizes.
 | C1 | b, the exponent with which SFT's error falls with problems | above 0 | meets 0.05 .. 0.15 |
 | C2 | multiple of `rft`, positives of one sampling of pi_sft | above 1 | 2 |
 | C4 | share of right answers that hold a wrong step: `rft` minus the same with 1 positive a problem | above 0 | above 0 |
-| C5 | accuracy of outcome DPO minus pi_sft's | at or below 0, and per-step minus outcome above 0 | at or below 0 |
+| C5 | accuracy of `config.main_outcome` minus pi_sft's | at or below 0, and per-step minus outcome above 0 | at or below 0 |
 | C6 | multiple of `config.main_method`, per-step DPO | above 1 | 8 |
 | C8 | share of right answers that hold a wrong step: advantage filtering minus `rft` | below 0 | below 0 |
 
 Intervals are paired bootstraps over test problems and seeds. A claim fails where its interval lies on the other side (C5: also
 where per-step DPO lies below outcome DPO). It is undecided with fewer than 5 seeds, with a cell missing, or read on validation.
-A multiple beyond the largest SFT size is not known: `value` (or an end) is then that bound, and `metric` says ">=".
+A multiple beyond the largest SFT size is not known: `value` (or an end) is then that bound, and `metric` says ">=". Since a law
+may bend, `metric` also has the multiple read off SFT's errors as they were measured, and C6's its ratio to outcome DPO's.
 """
 
 import argparse
@@ -41,8 +42,8 @@ from synthrl_jax.analysis import scaling_law
 from synthrl_jax.analysis.estimate import Estimate
 
 RESULTS = Path("experiments/results")
-# Which methods of a config stand for the claims; C6 is `config.main_method`.
-RFT, FEWER_POSITIVES, OUTCOME, FILTERED = "rft", "rft_1", "dpo_outcome", "advantage_filtered"
+# Which methods of a config stand for the claims; C5 and C6 are `config.main_outcome` and `config.main_method`.
+RFT, FEWER_POSITIVES, FILTERED = "rft", "rft_1", "advantage_filtered"
 SHARE = "right_with_wrong_step"
 PAPER_EXPONENTS = (0.05, 0.15)
 FIELDS = ("claim", "metric", "value", "lo", "hi", "verdict", "paper_size_reached", "study", "config_hash", "seeds")
@@ -114,12 +115,23 @@ def _multiple(study: Study, claim: str, method: str, paper: float) -> dict[str, 
     estimate, beyond = capped(scores.multiple, study.largest / size)
     notes = [f"{' and '.join(beyond)} >= {study.largest / size:g}: beyond the largest SFT size"] if beyond else []
     notes += [f"SFT ends at {study.largest / size:g} x N, 16 x are wanted"] if study.largest < 16 * size else []
+    if (measured := study.measured_multiple(method, size)) is not None:
+        notes += [f"off SFT's measured errors {_short(measured, study.largest / size)}"]
+    other = study.config["main_outcome"]
+    if claim == "C6" and (ratio := study.multiple_ratio(method, other, size)) is not None:
+        notes += [f"over {other}'s: {_short(ratio)} times"]
     absent = [f"sft N={n}" for n in _sft_sizes(study) if ("sft", n) not in study.scores]
     notes += [f"without {', '.join(absent)}"] if absent else []
     whole = not absent  # without all sizes of SFT nothing is decided
     told = {"holds": whole and estimate.lo > 1, "fails": whole and estimate.hi < 1}
     told |= {"reached": estimate.value >= paper, "note": "; ".join(notes)}
     return _row(study, claim, metric, estimate, cells=cells, **told)
+
+
+def _short(estimate: Estimate, largest: float = math.inf) -> str:
+    """value [lo, hi] of a multiple for a line of text."""
+    value, lo, hi = (f">= {largest:g}" if end > largest * (1 + 1e-9) else f"{end:.3g}" for end in estimate)
+    return f"{value} [{lo}, {hi}]"
 
 
 def capped(multiple: Estimate, largest: float) -> tuple[Estimate, list[str]]:
@@ -129,14 +141,14 @@ def capped(multiple: Estimate, largest: float) -> tuple[Estimate, list[str]]:
 
 
 def _outcome(study: Study) -> dict[str, Any]:
-    size, main = study.main_size, study.config["main_method"]
-    metric = f"greedy accuracy of {OUTCOME} minus that of sft at N = {size:,}"
-    cells = [("sft", size), (OUTCOME, size), (main, size)]
-    difference, above = study.difference(OUTCOME, "sft", size), study.difference(main, OUTCOME, size)
+    size, main, outcome = study.main_size, study.config["main_method"], study.config["main_outcome"]
+    metric = f"greedy accuracy of {outcome} minus that of sft at N = {size:,}"
+    cells = [("sft", size), (outcome, size), (main, size)]
+    difference, above = study.difference(outcome, "sft", size), study.difference(main, outcome, size)
     lacking = ", ".join(f"{name} N={n}" for name, n in cells if (name, n) not in study.scores) or "seeds of all of them"
     if difference is None or above is None:
         return _row(study, "C5", metric, None, cells=cells, lacking=lacking)
-    metric += f"; {main} minus {OUTCOME}: {above.value:+.4f} [{above.lo:+.4f}, {above.hi:+.4f}]"
+    metric += f"; {main} minus {outcome}: {above.value:+.4f} [{above.lo:+.4f}, {above.hi:+.4f}]"
     holds, fails = difference.hi <= 0 and above.lo > 0, difference.lo > 0 or above.hi < 0
     told = {"holds": holds, "fails": fails, "reached": difference.value <= 0}
     return _row(study, "C5", metric, difference, cells=cells, **told)
@@ -173,6 +185,8 @@ def by_setting(study: Study, digest: str) -> list[dict[str, Any]]:
         if scores.multiple is not None:
             multiple, beyond = capped(scores.multiple, study.largest / size)
         row |= _ends("multiple", multiple) | {"multiple_at_least": "value" in beyond}
+        measured = study.measured_multiple(method, size)
+        row |= _ends("multiple_measured", measured and capped(measured, study.largest / size)[0])
         if method not in ("base", "sft"):
             row |= _ends("minus_sft", study.difference(method, "sft", size))
         tokens, plain = study.tokens(method, size), study.tokens("sft", size)

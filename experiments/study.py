@@ -13,7 +13,7 @@ from experiments.graph import plan
 from experiments.report_data import Scaling, Scores
 from experiments.results_file import ResultsFile, unpack
 from experiments.settings import UsageError
-from synthrl_jax.analysis import spurious
+from synthrl_jax.analysis import scaling_law, spurious
 from synthrl_jax.analysis.estimate import Estimate
 from synthrl_jax.analysis.evaluate import paired_difference_interval
 
@@ -69,6 +69,35 @@ class Study:
         a, b = (self.right(method, size, seeds) for method in (first, second))
         interval = paired_difference_interval(a, b, resamples=report_data.RESAMPLES)
         return Estimate(float((a - b).mean()), *interval)
+
+    def measured_multiple(self, method: str, size: int) -> Estimate | None:
+        """A method's multiple by SFT's errors as they were measured, without a law; None where it has no multiple."""
+        scores = self.scores.get((method, size))
+        if scores is None or scores.multiple is None:
+            return None
+        sft = self._sft()
+        value = scaling_law.measured_multiple(
+            sorted(sft), [1 - sft[n].mean() for n in sorted(sft)], size, 1 - scores.right.mean()
+        )
+        return Estimate(
+            float(value),
+            *scaling_law.measured_multiple_interval(sft, size, scores.right, resamples=report_data.RESAMPLES),
+        )
+
+    def multiple_ratio(self, first: str, second: str, size: int) -> Estimate | None:
+        """One method's multiple over another's, on the seeds of both; None where one is missing or there is no law."""
+        seeds = self.seeds((first, size), (second, size))
+        if not seeds or self.scaling is None:
+            return None
+        a, b = (self.right(method, size, seeds) for method in (first, second))
+        value = scaling_law.multiple_ratio(self.scaling.law.b, 1 - a.mean(), 1 - b.mean())
+        return Estimate(
+            float(value), *scaling_law.multiple_ratio_interval(self._sft(), a, b, resamples=report_data.RESAMPLES)
+        )
+
+    def _sft(self) -> dict[int, np.ndarray]:
+        """Size -> which problems SFT answered rightly, [seeds, problems]."""
+        return {size: scores.right for (method, size), scores in self.scores.items() if method == "sft"}
 
     def share_difference(self, first: str, second: str, size: int, share: str) -> Estimate | None:
         """The difference of a share of `analysis.spurious`; None where a method or the oracle is missing."""

@@ -10,7 +10,7 @@ from experiments import claims, report_data, study
 from experiments.artifacts import write_jsonl
 from experiments.graph import plan
 from experiments.results_file import ResultsFile, pack
-from synthrl_jax.analysis.scaling_law import efficiency_multiple, fit
+from synthrl_jax.analysis.scaling_law import efficiency_multiple, fit, measured_multiple, multiple_ratio
 
 PROBLEMS, SLOPE = 400, 0.15
 SIZES = (100, 200, 400, 1600)
@@ -136,6 +136,13 @@ def test_the_numbers_are_those_of_the_rows(full):
     for claim, method in (("C2", "rft"), ("C6", "dpo_per_step")):
         multiple = efficiency_multiple(law, 100, 1 - accuracy(method, 100))
         assert rows[claim]["value"] == pytest.approx(multiple, rel=1e-5) == pytest.approx(WORTH[method], rel=0.25)
+    sft = [1 - accuracy("sft", size) for size in SIZES]
+    measured = measured_multiple(SIZES, sft, 100, 1 - accuracy("dpo_per_step", 100))
+    ratio = multiple_ratio(law.b, 1 - accuracy("dpo_per_step", 100), 1 - accuracy("dpo_outcome", 100))
+    assert f"off SFT's measured errors {measured:.3g} [" in rows["C6"]["metric"] and measured == pytest.approx(
+        8, rel=0.3
+    )
+    assert f"over dpo_outcome's: {ratio:.3g} [" in rows["C6"]["metric"] and ratio == pytest.approx(8 / 0.6, rel=0.3)
     difference = accuracy("dpo_outcome", 100) - accuracy("sft", 100)
     assert rows["C5"]["value"] == pytest.approx(difference, abs=1e-6) and difference < 0
     assert rows["C4"]["value"] == pytest.approx(0.2, abs=0.05) and rows["C8"]["value"] == pytest.approx(-0.2, abs=0.05)
@@ -199,7 +206,8 @@ def test_a_multiple_beyond_the_largest_size_is_a_lower_bound(tmp_path):
         row["value"] == row["hi"] == 16 and "value and lo and hi >= 16" in row["metric"] and row["verdict"] == "holds"
     )
     (setting,) = [r for r in claims.by_setting(study.read(c), "x") if r["method"] == "dpo_per_step"]
-    assert setting["multiple"] == 16 and setting["multiple_at_least"]
+    assert setting["multiple"] == setting["multiple_measured"] == 16 and setting["multiple_at_least"]
+    assert "off SFT's measured errors >= 16 [>= 16, >= 16]" in row["metric"]
 
 
 def test_settings_have_a_row_for_every_method_and_size_and_a_multiple_per_compute(full):
@@ -210,6 +218,8 @@ def test_settings_have_a_row_for_every_method_and_size_and_a_multiple_per_comput
     assert row["tokens"] == 1750 and row["compute"] == 2.5
     assert row["drift_needed_lost"] == pytest.approx(0.2) and "drift_needed_lost" not in rows["rft", 100]
     assert row["multiple_per_compute"] == pytest.approx(row["multiple"] / 2.5, rel=1e-4)
+    assert row["multiple_measured_lo"] <= row["multiple_measured"] <= row["multiple_measured_hi"] <= 16
+    assert rows["sft", 400]["multiple_measured"] is None
     assert row["pass_at_5_lo"] <= row["pass_at_5"] <= row["pass_at_5_hi"]
     assert rows["rft", 100]["right_with_wrong_step"] == pytest.approx(0.3, abs=0.04)
     assert row["problems_style"] == 0.1 and row["split"] == "test" and row["seeds"] == 5
