@@ -30,6 +30,7 @@ def get_config():
     c.seeds = (0, 1)
     c.validation_problems, c.test_problems = 2048, 4096
     c.evaluate.split = "validation"
+    c.main_method, c.main_outcome = "rounds_fork", "rounds_outcome"
     c.evaluate.n = 5
     c.sft.looks, c.sft.optimizer = 6, {"learning_rate": 5e-4}
     c.sft.grid = {"epochs": (5.0, 10.0)}
