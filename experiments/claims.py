@@ -174,7 +174,7 @@ def by_setting(study: Study, digest: str) -> list[dict[str, Any]]:
 
     compute: training tokens plus sampled and rolled-out ones, all that came before included, over SFT's at the same size.
     """
-    settings = {f"problems_{k}": v for k, v in study.config["problems"]["settings"].items() if not isinstance(v, dict)}
+    settings = _flat("problems", study.config["problems"]["settings"])
     about = {"study": study.config["name"], "config_hash": digest, "split": study.config["evaluate"]["split"]}
     out = []
     for (method, size), scores in study.scores.items():
@@ -194,6 +194,19 @@ def by_setting(study: Study, digest: str) -> list[dict[str, Any]]:
         per = multiple.value / row["compute"] if multiple is not None and row["compute"] else None
         row |= {"multiple_per_compute": per, **study.drift(method, size), **_where(study)}
         out.append({k: round(v, 6) if isinstance(v, float) and math.isfinite(v) else v for k, v in row.items()})
+    return out
+
+
+def _flat(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Groups of settings as single fields, `problems_difficulty_steps`; ranges as lists, as JSON gives them back."""
+    out: dict[str, Any] = {}
+    for field, value in settings.items():
+        place = f"{name}_{field}"
+        out |= (
+            _flat(place, value)
+            if isinstance(value, Mapping)
+            else {place: list(value) if isinstance(value, tuple) else value}
+        )
     return out
 
 

@@ -21,7 +21,7 @@ TOKENS = {"train_tokens": 1000, "sample_tokens": 500, "rollout_tokens": 250}
 
 def config(path, seeds=(0, 1, 2, 3, 4), split="test"):
     c = tiny.get_config()
-    c.drift = 10
+    c.drift, c.problems.settings = 10, {"style": 0.1, "difficulty": {"steps": (2, 3)}}
     c.name, c.results, c.sizes, c.sft_sizes = "study", str(path), (100,), SIZES[1:]
     c.seeds, c.tune_seeds, c.evaluate.split = seeds, (0,), split
     grid = {"loss_args": {"beta": (0.1, 0.3)}, "optimizer": {"learning_rate": (1e-4, 1e-3)}}
@@ -222,19 +222,30 @@ def test_settings_have_a_row_for_every_method_and_size_and_a_multiple_per_comput
     assert rows["sft", 400]["multiple_measured"] is None
     assert row["pass_at_5_lo"] <= row["pass_at_5"] <= row["pass_at_5_hi"]
     assert rows["rft", 100]["right_with_wrong_step"] == pytest.approx(0.3, abs=0.04)
-    assert row["problems_style"] == 0.1 and row["split"] == "test" and row["seeds"] == 5
+    assert (
+        row["problems_difficulty_steps"] == [2, 3]
+        and row["problems_style"] == 0.1
+        and row["split"] == "test"
+        and row["seeds"] == 5
+    )
     assert rows["sft", 400]["multiple"] is None and rows["base", 0]["multiple_per_compute"] is None
 
 
 def test_rows_of_other_settings_stay(full, tmp_path):
     out = tmp_path / "results"
     out.mkdir()
-    other = {"study": "study", "split": "test", "problems_style": 0.5, "method": "rft"}
-    stale = {"study": "study", "split": "test", "problems_style": 0.1, "method": "gone"}
-    (out / "claims_by_setting.json").write_text(json.dumps([other, stale]))
+    stale = {
+        "study": "study",
+        "split": "test",
+        "problems_style": 0.1,
+        "problems_difficulty_steps": [2, 3],
+        "method": "gone",
+    }
+    others = [stale | {"problems_style": 0.5}, stale | {"problems_difficulty_steps": [4, 5]}]
+    (out / "claims_by_setting.json").write_text(json.dumps([*others, stale]))
     claims.write(full[1], out, only_settings=True)
     rows = json.loads((out / "claims_by_setting.json").read_text())
-    assert other in rows and stale not in rows and len(rows) == 1 + 1 + len(SIZES) + len(WORTH)
+    assert all(other in rows for other in others) and stale not in rows and len(rows) == 2 + 1 + len(SIZES) + len(WORTH)
     assert not (out / "claims.json").exists()
 
 
