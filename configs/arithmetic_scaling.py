@@ -4,12 +4,13 @@ SFT at six sizes, each with the better of two numbers of epochs; at N = 1000 eve
 of pairs and updates, one setting each (outcome and fork pairs: the better of two rates); then rounds of sampling and training,
 with equal sampled tokens. Two seeds. What makes per-step DPO work is in configs/arithmetic_scaling_parts.py, the grid of learning
 rates, beta and NLL in ..._grid.py, more sizes and seeds in ..._full.py; all write to the same results file. Everything is read
-on validation (2,048 problems) until the main setting is fixed: then `evaluate.split` becomes `test` (4,096 problems, read once),
-and this docstring names the commit that fixed it. Not yet.
+on validation (2,048 problems) while seeds are added; then `evaluate.split` becomes `test` (4,096 problems, read once). The main
+setting was fixed in commit a5e340d, after one seed.
 
 Problems of 4 and 5 steps, sampled at temperature 0.7: chosen on validation with seed 0, where SFT's curve has a slope and the
-methods have room above it (README, "The study"). Paper: C2 about 2 x, C6 about 8 x, C5 standard DPO below SFT. Hardware: two
-CPU cores. Time, estimated from single cells: 50 minutes a seed with two workers. Results:
+methods have room above it (README, "The study"). C5 and C6 are read from rounds, the better of outcome pairs' two rates against
+fork pairs. Paper: C2 about 2 x, C6 about 8 x, C5 standard DPO below SFT. Hardware: two CPU cores. Time, measured with two workers
+on a machine that did other work too: 75 minutes for seed 0, half of it to choose SFT's epochs. Results:
 experiments/results/arithmetic_scaling.json, from which `python -m experiments.claims --config=configs/arithmetic_scaling.py`
 makes claims.json and the figures.
 Command: python -m experiments.run --config=configs/arithmetic_scaling.py --workers=2
