@@ -62,7 +62,7 @@ def get_config() -> ConfigDict:
     c.train.update(training.DEFAULTS)
     c.train.optimizer.update(training.OPTIMIZER_DEFAULTS)
     # What differs from `train` for SFT and for each method that is run; the keys are the names in the table. An entry may also
-    # have `grid`, e.g. {"optimizer": {"learning_rate": (1e-4, 3e-4)}}: the best point by validation is trained at every seed;
+    # have `grid`, e.g. {"optimizer": {"learning_rate": (1e-4, 3e-4)}}: the best point by validation is the policy of every seed;
     # `credit` and `monte_carlo` of its own; and `rounds` {count, problems, reference: "round" or "sft", sample}: so many rounds
     # of sample, grade, values, credit and train, each on fresh samples of the next slice of so many problems.
     c.sft = ConfigDict({"epochs": 8.0, "looks": 8})

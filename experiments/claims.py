@@ -19,7 +19,8 @@ SFT's sizes.
 Intervals are paired bootstraps over test problems and seeds. A claim fails where its interval lies on the other side (C5: also
 where per-step DPO lies below outcome DPO). It is undecided with fewer than 5 seeds, with a cell missing, or read on validation.
 A multiple beyond the largest SFT size is not known: `value` (or an end) is then that bound, and `metric` says ">=". Since a law
-may bend, `metric` also has the multiple read off SFT's errors as they were measured, and C6's its ratio to outcome DPO's.
+may bend, `metric` also has the multiple read off SFT's errors as they were measured, and C6's its ratio to `main_outcome`'s (of each
+no more than the largest SFT size).
 """
 
 import argparse
@@ -186,7 +187,8 @@ def by_setting(study: Study, digest: str) -> list[dict[str, Any]]:
             multiple, beyond = capped(scores.multiple, study.largest / size)
         row |= _ends("multiple", multiple) | {"multiple_at_least": "value" in beyond}
         measured = study.measured_multiple(method, size)
-        row |= _ends("multiple_measured", measured and capped(measured, study.largest / size)[0])
+        measured, beyond = capped(measured, study.largest / size) if measured else (None, [])
+        row |= _ends("multiple_measured", measured) | {"multiple_measured_at_least": "value" in beyond}
         if method not in ("base", "sft"):
             row |= _ends("minus_sft", study.difference(method, "sft", size))
         tokens, plain = study.tokens(method, size), study.tokens("sft", size)

@@ -85,15 +85,15 @@ class Study:
         )
 
     def multiple_ratio(self, first: str, second: str, size: int) -> Estimate | None:
-        """One method's multiple over another's, on the seeds of both; None where one is missing or there is no law."""
+        """One method's multiple over another's, neither beyond SFT's largest size, on the seeds of both; None where one has
+        none."""
         seeds = self.seeds((first, size), (second, size))
-        if not seeds or self.scaling is None:
+        if not seeds or any(self.scores[method, size].multiple is None for method in (first, second)):
             return None
         a, b = (self.right(method, size, seeds) for method in (first, second))
-        value = scaling_law.multiple_ratio(self.scaling.law.b, 1 - a.mean(), 1 - b.mean())
-        return Estimate(
-            float(value), *scaling_law.multiple_ratio_interval(self._sft(), a, b, resamples=report_data.RESAMPLES)
-        )
+        value = scaling_law.multiple_ratio(self.scaling.law, size, 1 - a.mean(), 1 - b.mean(), self.largest)
+        ends = scaling_law.multiple_ratio_interval(self._sft(), size, a, b, resamples=report_data.RESAMPLES)
+        return Estimate(float(value), *ends)
 
     def _sft(self) -> dict[int, np.ndarray]:
         """Size -> which problems SFT answered rightly, [seeds, problems]."""

@@ -66,7 +66,7 @@ def with_choice(settings: dict, inputs: dict[str, Path]) -> dict:
 
 def taken_over(stage: str, settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> bool:
     """Whether the point that `choice` names was trained on this seed and these inputs while the grid was searched: then the
-    result is a copy of that cell, byte for byte what training again would give."""
+    result is a copy of that cell, byte for byte what training again would give. Rounds train again."""
     if "choice" not in inputs:
         return False
     (choice,) = read_jsonl(inputs["choice"] / "choice.jsonl")
@@ -76,7 +76,9 @@ def taken_over(stage: str, settings: dict, inputs: dict[str, Path], out: Path, s
     asked["inputs"] = {role: manifest_of(cell)["fingerprint"] for role, cell in inputs.items() if role != "choice"}
     for cell in inputs["choice"].parent.glob(f"{place}-*"):
         found = manifest_of(cell) if cell.name[:-13] == place and (cell / MANIFEST).exists() else {}
-        if not found or {**{field: found[field] for field in asked}, "settings": _resolved(found["settings"])} != asked:
+        if any(found.get(field) != asked[field] for field in ("stage", "version", "seed", "inputs")):
+            continue
+        if _resolved(found["settings"]) != asked["settings"]:
             continue
         print(f"{label}: {found['label']}, which is trained already", flush=True)
         for file in remote.files(cell) if pod.first() else []:

@@ -73,34 +73,34 @@ def efficiency_multiple_interval(
 
 def multiple_ratio_interval(
     sft_correct: Mapping[int, np.ndarray],
+    size: int,
     first_correct: np.ndarray,
     second_correct: np.ndarray,
     level: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval (lo, hi) of one method's multiple over another's at the same number of problems.
+    """Percentile bootstrap interval (lo, hi) of `multiple_ratio`, one method's multiple over another's at `size` problems.
 
     Both are read from the same law and problems in a resample, so what they share cancels: the interval is narrower than the
-    two multiples' own suggest. Arguments, errors and infinite ends as in `efficiency_multiple_interval`.
+    two multiples' own suggest. Arguments and errors as in `efficiency_multiple_interval`.
     """
     sizes, ratios = sorted(sft_correct), []
     for errors in _resampled_errors(sft_correct, [first_correct, second_correct], level, resamples, seed):
-        _, b = _fit(np.log(np.array(sizes, float)), np.log(errors[:-2]))
-        ratios.append(multiple_ratio(b, *errors[-2:]))
+        c, b = _fit(np.log(np.array(sizes, float)), np.log(errors[:-2]))
+        ratios.append(multiple_ratio(PowerLaw(c, b), size, errors[-2], errors[-1], sizes[-1]))
     return _ends(np.concatenate(ratios), level)
 
 
-def multiple_ratio(b, first_error, second_error) -> np.ndarray:
-    """How many times the multiple of one method is that of another [...], by their errors and the law's exponent b.
+def multiple_ratio(law: PowerLaw, size, first_error, second_error, largest) -> np.ndarray:
+    """How many times the multiple of one method is that of another [...], by their errors at `size` problems.
 
-    Where the law does not fall (b <= 0): infinite for the smaller error, 0 for the larger, 1 for equal ones.
+    Nothing is extrapolated: a multiple beyond largest / size, with `largest` SFT's largest size, counts as that much.
     """
-    first, second = (np.asarray(e, float) for e in (first_error, second_error))
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        lead = np.where(first == second, 0.0, np.log(second) - np.log(first))
-        falls = np.asarray(b) > 0
-        return np.exp(np.where(falls, lead / np.where(falls, b, 1), np.where(lead == 0, 0, np.sign(lead) * np.inf)))
+    first, second = (
+        np.minimum(_multiple(*law, size, np.asarray(e, float)), largest / size) for e in (first_error, second_error)
+    )
+    return first / second
 
 
 def measured_multiple(sizes, errors, size, error) -> np.ndarray:

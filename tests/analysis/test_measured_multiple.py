@@ -5,6 +5,7 @@ import pytest
 from scipy.optimize import isotonic_regression
 
 from synthrl_jax.analysis.scaling_law import (
+    PowerLaw,
     efficiency_multiple,
     efficiency_multiple_interval,
     fit,
@@ -84,7 +85,7 @@ def test_intervals_cover_and_hold_their_estimate():
         value = measured_multiple(SIZES, [1 - cell.mean() for cell in sft], 1000, 1 - first.mean())
         assert lo <= value <= hi
         covered += lo <= 6 <= hi
-        lo, hi = multiple_ratio_interval(curve, first, second, resamples=200)
+        lo, hi = multiple_ratio_interval(curve, 1000, first, second, resamples=200)
         covered_ratio += lo <= 2 <= hi
     assert covered >= 12 and covered_ratio >= 12
 
@@ -93,8 +94,8 @@ def test_a_ratio_is_that_of_the_multiples_and_narrower():
     *sft, first, second = drawn(np.random.default_rng(0), [*LAW, 1.5 * 6000**-0.1, 1.5 * 3000**-0.1])
     law = fit(SIZES, [1 - cell.mean() for cell in sft])
     one, two = (efficiency_multiple(law, 1000, 1 - cell.mean()) for cell in (first, second))
-    assert multiple_ratio(law.b, 1 - first.mean(), 1 - second.mean()) == pytest.approx(one / two)
-    lo, hi = multiple_ratio_interval(dict(zip(SIZES, sft)), first, second, resamples=500)
+    assert multiple_ratio(law, 1000, 1 - first.mean(), 1 - second.mean(), 16000) == pytest.approx(one / two)
+    lo, hi = multiple_ratio_interval(dict(zip(SIZES, sft)), 1000, first, second, resamples=500)
     (one_lo, one_hi), (two_lo, two_hi) = (
         efficiency_multiple_interval(dict(zip(SIZES, sft)), 1000, cell, resamples=500) for cell in (first, second)
     )
@@ -102,8 +103,13 @@ def test_a_ratio_is_that_of_the_multiples_and_narrower():
 
 
 @pytest.mark.parametrize(
-    "b, first, second, ratio",
-    [(0.1, 0.5, 0.5, 1), (0.1, 0.0, 0.5, np.inf), (0.0, 0.4, 0.5, np.inf), (-0.1, 0.6, 0.5, 0), (0, 0.5, 0.5, 1)],
+    "first, second, ratio",
+    [(4000, 4000, 1), (8000, 2000, 4), (64_000, 2000, 8), (2000, 64_000, 1 / 8), (64_000, 32_000, 1)],
 )
-def test_edges_of_a_ratio(b, first, second, ratio):
-    assert multiple_ratio(b, first, second) == ratio
+def test_a_ratio_extrapolates_neither_multiple(first, second, ratio):
+    law = fit(SIZES, LAW)
+    assert multiple_ratio(law, 1000, law.error(first), law.error(second), 16_000) == pytest.approx(ratio)
+
+
+def test_a_law_that_does_not_fall_has_every_multiple_beyond_its_sizes():
+    assert multiple_ratio(PowerLaw(-0.5, -0.1), 1000, 0.4, 0.5, 16_000) == 1

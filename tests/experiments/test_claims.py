@@ -138,7 +138,7 @@ def test_the_numbers_are_those_of_the_rows(full):
         assert rows[claim]["value"] == pytest.approx(multiple, rel=1e-5) == pytest.approx(WORTH[method], rel=0.25)
     sft = [1 - accuracy("sft", size) for size in SIZES]
     measured = measured_multiple(SIZES, sft, 100, 1 - accuracy("dpo_per_step", 100))
-    ratio = multiple_ratio(law.b, 1 - accuracy("dpo_per_step", 100), 1 - accuracy("dpo_outcome", 100))
+    ratio = multiple_ratio(law, 100, 1 - accuracy("dpo_per_step", 100), 1 - accuracy("dpo_outcome", 100), 1600)
     assert f"off SFT's measured errors {measured:.3g} [" in rows["C6"]["metric"] and measured == pytest.approx(
         8, rel=0.3
     )
@@ -207,7 +207,9 @@ def test_a_multiple_beyond_the_largest_size_is_a_lower_bound(tmp_path):
     )
     (setting,) = [r for r in claims.by_setting(study.read(c), "x") if r["method"] == "dpo_per_step"]
     assert setting["multiple"] == setting["multiple_measured"] == 16 and setting["multiple_at_least"]
-    assert "off SFT's measured errors >= 16 [>= 16, >= 16]" in row["metric"]
+    assert "off SFT's measured errors >= 16 [>= 16, >= 16]" in row["metric"] and setting["multiple_measured_at_least"]
+    ratio = study.read(c).multiple_ratio("dpo_per_step", "dpo_outcome", 100)
+    assert ratio.value == pytest.approx(16 / 0.6, rel=0.3)  # and not 400 / 0.6
 
 
 def test_settings_have_a_row_for_every_method_and_size_and_a_multiple_per_compute(full):

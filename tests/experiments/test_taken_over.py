@@ -55,12 +55,18 @@ def test_the_chosen_cell_is_the_point_s_to_the_byte(searched):
     assert sorted(path.name for path in out.iterdir()) == ["policy"]
 
 
-@pytest.mark.parametrize("change", ["seed", "size", "settings", "inputs", "version", "unfinished", "no choice"])
+@pytest.mark.parametrize(
+    "change", ["seed", "size", "settings", "inputs", "version", "stage", "unfinished", "no choice"]
+)
 def test_whatever_differs_is_trained(searched, change):
     settings, inputs, point, out = searched
     place, about = point / "manifest.json", {}
-    if change in ("seed", "size"):
+    if change == "size":
         about = {change: 7}
+    elif change == "seed":  # as of a seed that differs only in the sampling key, as a round's does
+        place.write_text(json.dumps(json.loads(place.read_text()) | {"seed": 7}))
+    elif change == "stage":  # a method that was of rounds before: its point's cell has no settings
+        place.write_text(json.dumps(json.loads(place.read_text()) | {"stage": "best", "settings": {}}))
     elif change == "settings":
         settings = merged(settings, {"train": {"looks": 4}})
     elif change == "inputs":
