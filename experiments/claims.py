@@ -19,8 +19,8 @@ SFT's sizes.
 Intervals are paired bootstraps over test problems and seeds. A claim fails where its interval lies on the other side (C5: also
 where per-step DPO lies below outcome DPO). It is undecided with fewer than 5 seeds, with a cell missing, or read on validation.
 A multiple beyond the largest SFT size is not known: `value` (or an end) is then that bound, and `metric` says ">=". Since a law
-may bend, `metric` also has the multiple read off SFT's errors as they were measured, and C6's its ratio to `main_outcome`'s (of each
-no more than the largest SFT size).
+may bend, `metric` also has the multiple read off SFT's errors as they were measured, and C6's its ratio to `main_outcome`'s (each
+at most the largest SFT size).
 """
 
 import argparse
