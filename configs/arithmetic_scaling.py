@@ -8,11 +8,11 @@ on validation (2,048 problems) while seeds are added; then `evaluate.split` beco
 setting was fixed in commit a5e340d, after one seed.
 
 Problems of 4 and 5 steps, sampled at temperature 0.7: chosen on validation with seed 0, where SFT's curve has a slope and the
-methods have room above it (README, "The study"). C5 and C6 are read from rounds: fork pairs, and outcome
-pairs at the one of two rates that was better on seed 0. Paper: C2 about 2 x, C6 about 8 x, C5 standard DPO below SFT. Hardware: two CPU cores. Time, measured with two workers
-on a machine that did other work too: 75 minutes for seed 0, half of it to choose SFT's epochs. Results:
-experiments/results/arithmetic_scaling.json, from which `python -m experiments.claims --config=configs/arithmetic_scaling.py`
-makes claims.json and the figures.
+methods have room above it (README, "The study"). C5 and C6 are read from rounds: fork pairs, and outcome pairs at the one of two
+rates that was better on seed 0. Paper: C2 about 2 x, C6 about 8 x, C5 standard DPO below SFT. Hardware: two CPU cores. Time,
+measured with two workers on a machine that did other work too: 75 minutes for seed 0, half of it to choose SFT's epochs.
+Results: experiments/results/arithmetic_scaling.json, from which
+`python -m experiments.claims --config=configs/arithmetic_scaling.py` makes claims.json and the figures.
 Command: python -m experiments.run --config=configs/arithmetic_scaling.py --workers=2
 """
 
