@@ -125,8 +125,10 @@ class CellStore:
         ]
         if not others:
             return ""
-        latest = max((json.loads(path.read_text()) for path in others), key=lambda manifest: manifest["date"])
-        if latest["stage"] != node.stage:  # such as a result that a study's file holds: no other field is comparable
+        found = [json.loads(path.read_text()) for path in others]
+        alike = [manifest for manifest in found if manifest["stage"] == node.stage]
+        latest = max(alike or found, key=lambda manifest: manifest["date"])
+        if not alike:  # such as a result that a study's file holds: no other field is comparable
             identity = {"stage": node.stage}
         return "; ".join(differences({k: latest[k] for k in identity}, identity))
 

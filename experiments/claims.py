@@ -176,6 +176,7 @@ def by_setting(study: Study, digest: str) -> list[dict[str, Any]]:
     compute: training tokens plus sampled and rolled-out ones, all that came before included, over SFT's at the same size.
     """
     settings = _flat("problems", study.config["problems"]["settings"])
+    settings["sample_temperature"] = study.config["sample"]["temperature"]
     about = {"study": study.config["name"], "config_hash": digest, "split": study.config["evaluate"]["split"]}
     out = []
     for (method, size), scores in study.scores.items():
@@ -241,10 +242,12 @@ def figures(study: Study) -> dict[str, Any]:
 
 
 def merged_settings(old: list[dict], new: list[dict]) -> list[dict]:
-    """The new rows, and those old ones that are of another study, split or setting of the problems."""
+    """The new rows, and those old ones that are of another study, split, setting of the problems or sampling temperature."""
 
     def setting(row: Mapping) -> str:
-        kept = {k: v for k, v in row.items() if k in ("study", "split") or k.startswith("problems_")}
+        kept = {
+            k: v for k, v in row.items() if k in ("study", "split", "sample_temperature") or k.startswith("problems_")
+        }
         return json.dumps(kept, sort_keys=True)
 
     known = {setting(row) for row in new}

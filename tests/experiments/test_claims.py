@@ -243,11 +243,15 @@ def test_rows_of_other_settings_stay(full, tmp_path):
         "problems_difficulty_steps": [2, 3],
         "method": "gone",
     }
-    others = [stale | {"problems_style": 0.5}, stale | {"problems_difficulty_steps": [4, 5]}]
+    stale["sample_temperature"] = full[1].sample.temperature
+    others = [
+        stale | change
+        for change in ({"problems_style": 0.5}, {"problems_difficulty_steps": [4, 5]}, {"sample_temperature": 0.1})
+    ]
     (out / "claims_by_setting.json").write_text(json.dumps([*others, stale]))
     claims.write(full[1], out, only_settings=True)
     rows = json.loads((out / "claims_by_setting.json").read_text())
-    assert all(other in rows for other in others) and stale not in rows and len(rows) == 2 + 1 + len(SIZES) + len(WORTH)
+    assert all(other in rows for other in others) and stale not in rows and len(rows) == 3 + 1 + len(SIZES) + len(WORTH)
     assert not (out / "claims.json").exists()
 
 
