@@ -56,9 +56,9 @@ def test_the_chosen_cell_is_the_point_s_to_the_byte(searched):
 
 
 @pytest.mark.parametrize(
-    "change", ["seed", "size", "settings", "inputs", "version", "stage", "unfinished", "no choice"]
+    "change", ["seed", "size", "settings", "inputs", "version", "stage", "unfinished", "no choice", "pod"]
 )
-def test_whatever_differs_is_trained(searched, change):
+def test_whatever_differs_is_trained(searched, change, monkeypatch):
     settings, inputs, point, out = searched
     place, about = point / "manifest.json", {}
     if change == "size":
@@ -73,6 +73,8 @@ def test_whatever_differs_is_trained(searched, change):
         (inputs["base"] / "manifest.json").write_text(json.dumps({"fingerprint": "other"}))
     elif change == "version":
         place.write_text(json.dumps(json.loads(place.read_text()) | {"version": VERSION - 1}))
+    elif change == "pod":
+        monkeypatch.setattr("experiments.stages.train.pod.count", lambda: 2)
     elif change == "unfinished":
         place.unlink()
     else:
