@@ -66,7 +66,8 @@ def with_choice(settings: dict, inputs: dict[str, Path]) -> dict:
 
 def taken_over(stage: str, settings: dict, inputs: dict[str, Path], out: Path, seed: int, label: str) -> bool:
     """Whether the point that `choice` names was trained on this seed and these inputs while the grid was searched: then the
-    result is a copy of that cell, byte for byte what training again would give. Rounds train again, and so does a pod, whose processes need not see the same files at the same time."""
+    result is a copy of that cell, byte for byte what training again would give. Rounds train again, and so does a pod, whose
+    processes need not see the same files at the same time."""
     if "choice" not in inputs or pod.count() > 1:
         return False
     (choice,) = read_jsonl(inputs["choice"] / "choice.jsonl")
