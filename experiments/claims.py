@@ -121,6 +121,7 @@ def _multiple(study: Study, claim: str, method: str, paper: float) -> dict[str, 
     other = study.config["main_outcome"]
     if claim == "C6" and (ratio := study.multiple_ratio(method, other, size)) is not None:
         notes += [f"over {other}'s: {_short(ratio)} times"]
+        notes[-1] += f", as measured {_short(study.multiple_ratio(method, other, size, measured=True))}"
     absent = [f"sft N={n}" for n in _sft_sizes(study) if ("sft", n) not in study.scores]
     notes += [f"without {', '.join(absent)}"] if absent else []
     whole = not absent  # without all sizes of SFT nothing is decided

@@ -2,13 +2,14 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from experiments.cells import MANIFEST, Cell, Node
 
 # Stages whose time goes with the number of problems; a cell of the others costs about the same at every size.
 BY_SIZE = ("data", "sft", "sample", "grade", "positives", "values", "credit")
 SIZE = re.compile(r" N=(\d+)")
+ROUND = re.compile(r" round \d+ ")
 QUICK = ("recorded", "choose", "best", "slice")  # no work worth counting
 
 
@@ -18,19 +19,22 @@ class Countdown:
     def __init__(self, nodes: Sequence[Node], workers: int = 1):
         self.left = {node.label: node for node in nodes}
         self.total, self.workers = len(self.left), workers
+        self.copied = _copied(self.left)
         self.seconds: dict[str, float] = {}
         self.weights: dict[str, float] = {}
 
     def done(self, node: Node, cell: Cell) -> None:
         """A cell is there, made now or before; its manifest says how long it took."""
         self.left.pop(node.label, None)
+        if node.label in self.copied:
+            return
         manifest = json.loads((cell.path / MANIFEST).read_text())
         self.seconds[node.stage] = self.seconds.get(node.stage, 0.0) + manifest["seconds"]
         self.weights[node.stage] = self.weights.get(node.stage, 0.0) + _weight(node)
 
     def seconds_left(self) -> tuple[float, bool]:
         """An estimate for the cells to do, each by the mean of its stage, and whether every stage among them has one."""
-        kinds = [node for node in self.left.values() if node.stage not in QUICK]
+        kinds = [n for n in self.left.values() if n.stage not in QUICK and n.label not in self.copied]
         known = [node for node in kinds if node.stage in self.seconds]
         work = sum(_weight(node) * self.seconds[node.stage] / self.weights[node.stage] for node in known)
         return work / self.workers, len(known) == len(kinds)
@@ -53,6 +57,22 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _copied(nodes: Mapping[str, Node]) -> set[str]:
+    """The labels of cells that take over what a grid's search trained on their seed: they tell nothing of their stage's time."""
+    searched = {label: {nodes[point].seed for point in node.inputs.values()} for label, node in _searches(nodes)}
+    return {
+        node.label
+        for node in nodes.values()
+        if node.seed in searched.get(node.inputs.get("choice"), ()) and not ROUND.search(node.label)
+    }
+
+
+def _searches(nodes: Mapping[str, Node]) -> list[tuple[str, Node]]:
+    """The searches whose points are all in the plan."""
+    chosen = [(label, node) for label, node in nodes.items() if node.stage == "choose"]
+    return [(label, node) for label, node in chosen if nodes.keys() >= set(node.inputs.values())]
 
 
 def _weight(node: Node) -> float:

@@ -84,16 +84,20 @@ class Study:
             *scaling_law.measured_multiple_interval(sft, size, scores.right, resamples=report_data.RESAMPLES),
         )
 
-    def multiple_ratio(self, first: str, second: str, size: int) -> Estimate | None:
-        """One method's multiple over another's, neither beyond SFT's largest size, on the seeds of both; None where one has
-        none."""
+    def multiple_ratio(self, first: str, second: str, size: int, measured: bool = False) -> Estimate | None:
+        """One method's multiple over another's, neither beyond SFT's sizes, on the seeds of both, by the law or by SFT's
+        errors as measured; None where one has none."""
         seeds = self.seeds((first, size), (second, size))
         if not seeds or any(self.scores[method, size].multiple is None for method in (first, second)):
             return None
         a, b = (self.right(method, size, seeds) for method in (first, second))
-        value = scaling_law.multiple_ratio(self.scaling.law, size, 1 - a.mean(), 1 - b.mean(), self.largest)
-        ends = scaling_law.multiple_ratio_interval(self._sft(), size, a, b, resamples=report_data.RESAMPLES)
-        return Estimate(float(value), *ends)
+        sft, errors = self._sft(), (1 - a.mean(), 1 - b.mean())
+        if measured:
+            value = scaling_law.measured_ratio(sorted(sft), [1 - sft[n].mean() for n in sorted(sft)], size, *errors)
+        else:
+            value = scaling_law.multiple_ratio(self.scaling.law, size, *errors, self.largest)
+        settings = {"resamples": report_data.RESAMPLES, "measured": measured}
+        return Estimate(float(value), *scaling_law.multiple_ratio_interval(sft, size, a, b, **settings))
 
     def _sft(self) -> dict[int, np.ndarray]:
         """Size -> which problems SFT answered rightly, [seeds, problems]."""

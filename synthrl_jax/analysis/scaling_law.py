@@ -79,14 +79,18 @@ def multiple_ratio_interval(
     level: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
+    measured: bool = False,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval (lo, hi) of `multiple_ratio`, one method's multiple over another's at `size` problems.
+    """Percentile bootstrap interval (lo, hi) of `multiple_ratio` (`measured_ratio`), one method's multiple over another's.
 
     Both are read from the same law and problems in a resample, so what they share cancels: the interval is narrower than the
     two multiples' own suggest. Arguments and errors as in `efficiency_multiple_interval`.
     """
     sizes, ratios = sorted(sft_correct), []
     for errors in _resampled_errors(sft_correct, [first_correct, second_correct], level, resamples, seed):
+        if measured:
+            ratios.append(measured_ratio(sizes, errors[:-2], size, errors[-2], errors[-1]))
+            continue
         c, b = _fit(np.log(np.array(sizes, float)), np.log(errors[:-2]))
         ratios.append(multiple_ratio(PowerLaw(c, b), size, errors[-2], errors[-1], sizes[-1]))
     return _ends(np.concatenate(ratios), level)
@@ -99,6 +103,14 @@ def multiple_ratio(law: PowerLaw, size, first_error, second_error, largest) -> n
     """
     first, second = (
         np.minimum(_multiple(*law, size, np.asarray(e, float)), largest / size) for e in (first_error, second_error)
+    )
+    return first / second
+
+
+def measured_ratio(sizes, errors, size, first_error, second_error) -> np.ndarray:
+    """`multiple_ratio` by `measured_multiple` [...]: no law, and nothing beyond SFT's sizes, the largest and the smallest."""
+    first, second = (
+        np.minimum(measured_multiple(sizes, errors, size, e), sizes[-1] / size) for e in (first_error, second_error)
     )
     return first / second
 

@@ -11,6 +11,7 @@ from synthrl_jax.analysis.scaling_law import (
     fit,
     measured_multiple,
     measured_multiple_interval,
+    measured_ratio,
     multiple_ratio,
     multiple_ratio_interval,
 )
@@ -77,7 +78,7 @@ def drawn(rng, errors, seeds=3, problems=2000):
 
 
 def test_intervals_cover_and_hold_their_estimate():
-    covered, covered_ratio = 0, 0
+    covered, covered_ratio, covered_measured = 0, 0, 0
     for seed in range(15):
         *sft, first, second = drawn(np.random.default_rng(seed), [*LAW, 1.5 * 6000**-0.1, 1.5 * 3000**-0.1])
         curve = dict(zip(SIZES, sft))
@@ -87,7 +88,9 @@ def test_intervals_cover_and_hold_their_estimate():
         covered += lo <= 6 <= hi
         lo, hi = multiple_ratio_interval(curve, 1000, first, second, resamples=200)
         covered_ratio += lo <= 2 <= hi
-    assert covered >= 12 and covered_ratio >= 12
+        lo, hi = multiple_ratio_interval(curve, 1000, first, second, resamples=200, measured=True)
+        covered_measured += lo <= 2 <= hi
+    assert min(covered, covered_ratio, covered_measured) >= 12
 
 
 def test_a_ratio_is_that_of_the_multiples_and_narrower():
@@ -109,6 +112,14 @@ def test_a_ratio_is_that_of_the_multiples_and_narrower():
 def test_a_ratio_extrapolates_neither_multiple(first, second, ratio):
     law = fit(SIZES, LAW)
     assert multiple_ratio(law, 1000, law.error(first), law.error(second), 16_000) == pytest.approx(ratio)
+    assert measured_ratio(SIZES, LAW, 1000, law.error(first), law.error(second)) == pytest.approx(ratio)
+
+
+def test_a_bend_makes_another_ratio_as_measured():
+    bent = np.array([0.9, 0.9, 0.89, 0.88, 0.84, 0.7])
+    assert measured_ratio(SIZES, bent, 1000, 0.84, 0.89) == pytest.approx(4)
+    assert multiple_ratio(fit(SIZES, bent), 1000, 0.84, 0.89, 16_000) < 3
+    assert measured_ratio(SIZES, bent, 1000, 0.84, 0.95) == pytest.approx(16), "SFT's first size is that good: 8 / .5"
 
 
 def test_a_law_that_does_not_fall_has_every_multiple_beyond_its_sizes():

@@ -10,7 +10,7 @@ from experiments import claims, report_data, study
 from experiments.artifacts import write_jsonl
 from experiments.graph import plan
 from experiments.results_file import ResultsFile, pack
-from synthrl_jax.analysis.scaling_law import efficiency_multiple, fit, measured_multiple, multiple_ratio
+from synthrl_jax.analysis.scaling_law import efficiency_multiple, fit, measured_multiple, measured_ratio, multiple_ratio
 
 PROBLEMS, SLOPE = 400, 0.15
 SIZES = (100, 200, 400, 1600)
@@ -143,6 +143,8 @@ def test_the_numbers_are_those_of_the_rows(full):
         8, rel=0.3
     )
     assert f"over dpo_outcome's: {ratio:.3g} [" in rows["C6"]["metric"] and ratio == pytest.approx(8 / 0.6, rel=0.3)
+    errors = [1 - accuracy(method, 100) for method in ("dpo_per_step", "dpo_outcome")]
+    assert f"times, as measured {measured_ratio(SIZES, sft, 100, *errors):.3g} [" in rows["C6"]["metric"]
     difference = accuracy("dpo_outcome", 100) - accuracy("sft", 100)
     assert rows["C5"]["value"] == pytest.approx(difference, abs=1e-6) and difference < 0
     assert rows["C4"]["value"] == pytest.approx(0.2, abs=0.05) and rows["C8"]["value"] == pytest.approx(-0.2, abs=0.05)

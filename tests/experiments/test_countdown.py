@@ -50,6 +50,20 @@ def test_workers_share_the_time_and_the_end_needs_none(finish):
     assert count.line() == "7/7 cells" and count.time_left() == ""
 
 
+def test_a_point_of_a_grid_that_is_not_trained_again_takes_no_time_and_tells_of_none(finish):
+    points = [Node(f"rft [{rate}] N=100 seed=0", "train", {}, {}, 0) for rate in (1, 2)]
+    choice = Node("choose rft N=100", "choose", {}, {"0 0": points[0].label, "1 0": points[1].label})
+    best = [Node(f"rft N=100 seed={seed}", "train", {}, {"choice": choice.label}, seed) for seed in (0, 1)]
+    again = Node("rft round 1 N=100 seed=0", "train", {}, {"choice": choice.label}, 0)
+    count = Countdown([*points, choice, *best, again])
+    for node, seconds in [(points[0], 100.0), (points[1], 100.0), (choice, 0.0), (best[0], 1.0)]:
+        finish(count, node, seconds)
+    assert count.seconds_left() == (200.0, True), "seed 1 and the round are trained; seed 0's second of copying does not count"
+    count = Countdown([*points, choice, *best])
+    finish(count, points[0], 100.0)
+    assert count.seconds_left() == (200.0, True), "the other point and seed 1; seed 0 will be a copy"
+
+
 def test_durations_have_two_units_at_most():
     assert [duration(s) for s in (5, 99, 120, 3599, 7500)] == ["5 s", "99 s", "2 min", "1 h 00 min", "2 h 05 min"]
 
