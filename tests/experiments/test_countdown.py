@@ -58,7 +58,9 @@ def test_a_point_of_a_grid_that_is_not_trained_again_takes_no_time_and_tells_of_
     count = Countdown([*points, choice, *best, again])
     for node, seconds in [(points[0], 100.0), (points[1], 100.0), (choice, 0.0), (best[0], 1.0)]:
         finish(count, node, seconds)
-    assert count.seconds_left() == (200.0, True), "seed 1 and the round are trained; seed 0's second of copying does not count"
+    assert count.seconds_left() == (200.0, True), (
+        "seed 1 and the round are trained; seed 0's second of copying does not count"
+    )
     count = Countdown([*points, choice, *best])
     finish(count, points[0], 100.0)
     assert count.seconds_left() == (200.0, True), "the other point and seed 1; seed 0 will be a copy"
