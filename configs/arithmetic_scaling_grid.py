@@ -16,7 +16,7 @@ BETAS = (0.03, 0.1, 0.3, 1.0)
 def get_config():
     c = arithmetic_scaling.get_config()
     c.name = "arithmetic_scaling_grid"
-    c.sft_sizes, c.seeds, c.tune_seeds = (), (0,), (0,)
+    c.seeds = (0,)
     c.main_method, c.main_outcome = "dpo_per_step", "dpo_outcome"  # no rounds here
     rates = {"optimizer": {"learning_rate": RATES}}
     pairs = {"loss_args": {"beta": BETAS, "nll": (0.0, 0.2)}, **rates}

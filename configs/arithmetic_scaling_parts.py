@@ -2,11 +2,13 @@
 
 Rollouts a step (2 to 32, best-of-2), K of the policy that completes (1 to 10, 16 rollouts), pairs weighted by the value before
 the pit or chosen by it (a zero after a small value is mostly a sampling zero), every significantly negative step as a pit, the
-pits of the truth (upper bound), random ones (lower bound), the whole rest as the rejected side; RFT on right answers with and
-without a wrong step; and how much each method changes steps that were right (the columns of drift). Other numbers of steps a
-problem, and other teachers, by flag: --config.problems.settings.difficulty.steps=6, --config.problems.settings.style=.1.
+pits of the truth (upper bound), random ones (lower bound), the whole rest as the rejected side, these three in rounds too; RFT on
+right answers with and without a wrong step; and how much each method of configs/arithmetic_scaling.py moves steps that were right
+and wrong (the columns of drift). Other numbers of steps a problem, and other teachers, by flag:
+--config.problems.settings.difficulty.steps=6, --config.problems.settings.style=.1.
 
-Hardware: two CPU cores. Time, estimated from single cells: an hour a seed on one core, half of that with two workers.
+Run it in the work directory of configs/arithmetic_scaling.py, whose cells it needs: SFT at all sizes, for the multiples, and the
+methods. Hardware: two CPU cores. Time beyond those, with two workers: HALF an hour a seed.
 Results: experiments/results/arithmetic_scaling.json.
 Command: python -m experiments.run --config=configs/arithmetic_scaling_parts.py --workers=2
 """
@@ -17,10 +19,9 @@ from configs import arithmetic_scaling
 def get_config():
     c = arithmetic_scaling.get_config()
     c.name = "arithmetic_scaling_parts"
-    c.sft_sizes, c.drift = (), 300
+    c.drift = 300
     entries = c.methods.to_dict()
     pairs = {k: v for k, v in entries["dpo_per_step"].items() if k != "grid"} | {"method": "dpo_per_step"}
-    c.methods = {name: entries[name] for name in ("sft_continued", "rft", "dpo_edit_distance", "advantage_weighted")}
     # Do wrong steps in right answers hurt RFT (C4)? As many rows, those with or without such a step taken first.
     for kind in ("flawless", "flawed"):
         c.methods[f"rft_{kind}"] = {**entries["rft"], "method": "rft", "options": {"cap": 1, "first": kind}}
@@ -34,4 +35,6 @@ def get_config():
     credits |= {"rest": {"rejected": "rest"}, "oracle": {"pit_rule": "oracle"}, "random": {"pit_rule": "random"}}
     for name, credit in credits.items():
         c.methods[f"pits_{name}"] = {**pairs, "credit": credit}
+    for name in ("rest", "oracle", "random"):  # in rounds, where C5 and C6 are read
+        c.methods[f"rounds_{name}"] = {**entries["rounds_fork"], "credit": credits[name]}
     return c
