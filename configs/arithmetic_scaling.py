@@ -67,4 +67,21 @@ def get_config():
     c.methods.rounds_rft = {**short, "loss_args": {}, "start": "sft", "method": "rft", "rounds": more}
     weights = {"beta": 0.3, "max_weight": 20.0}
     c.methods.rounds_weighted = {**short, "loss_args": weights, "start": "sft", "method": "advantage_weighted"}
+    c.titles = {
+        "sft_continued": "SFT, as many updates more",
+        "sft_complete": "SFT without the terse solutions",
+        "rft": "RFT, up to 4 positives",
+        "rft_1": "RFT, 1 positive",
+        "dpo_outcome": "outcome DPO, better of two rates",
+        "dpo_edit_distance": "edit-distance DPO",
+        "dpo_per_step": "per-step DPO, fork pairs, better of two rates",
+        "dpo_per_step_solution": "per-step DPO, pairs with the teacher's solution",
+        "advantage_weighted": "advantage-weighted",
+        "advantage_filtered": "advantage-filtered",
+        "rounds_fork": "6 rounds of fork pairs",
+        "rounds_rft": "6 rounds of RFT, equal tokens",
+        "rounds_outcome": "6 rounds of outcome pairs, equal tokens, at fork's rate",
+        "rounds_outcome_slow": "6 rounds of outcome pairs, equal tokens, at a quarter of that rate",
+        "rounds_weighted": "6 rounds of advantage-weighted",
+    }
     return c

@@ -67,6 +67,7 @@ def get_config() -> ConfigDict:
     # of sample, grade, values, credit and train, each on fresh samples of the next slice of so many problems.
     c.sft = ConfigDict({"epochs": 8.0, "looks": 8})
     c.methods = ConfigDict()
+    c.titles = ConfigDict()  # a method's words in the study's table, where they are not its name
     # Which method claim C6 is read from, and the size of all claims; 0: the largest size of which SFT's curve reaches 16 times.
     c.main_method, c.main_size = "dpo_per_step", 0
     c.main_outcome = "dpo_outcome"  # what it is held against: the same wrong answers without credit for steps (C5)

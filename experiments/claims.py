@@ -1,6 +1,6 @@
 """The paper's claims from a study's results file: experiments/results/claims.json, claims_by_setting.json, and three figures.
 
-    python -m experiments.claims --config=configs/arithmetic_scaling.py [--json FILE] [--only-settings]
+    python -m experiments.claims --config=configs/arithmetic_scaling.py [--json FILE] [--only-settings] [--table]
 
 It reads the results file that the config names and nothing of the work directory. Each claim is read at `config.main_size`, or
 where that is 0 at the largest of `config.sizes` that SFT's curve exceeds 16 times. Accuracy is greedy, error is 1 - accuracy; the
@@ -34,6 +34,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import study as studies
+from experiments import study_table
 from experiments.cells import write_atomic
 from experiments.report_data import ENOUGH_SEEDS, RESAMPLES
 from experiments.run import config_hash
@@ -255,8 +256,8 @@ def merged_settings(old: list[dict], new: list[dict]) -> list[dict]:
     return [row for row in old if setting(row) not in known] + new
 
 
-def write(config: ConfigDict, directory: Path, only_settings: bool = False) -> tuple[Study, list[dict]]:
-    """Make the files and figures in the directory; returns the study and the claims' rows."""
+def write(config: ConfigDict, directory: Path, only_settings: bool = False) -> tuple[Study, list[dict], list[dict]]:
+    """Make the files and figures in the directory; returns the study, the claims' rows and the settings' rows."""
     study, digest = studies.read(config), config_hash(config)
     rows = claims(study, digest)
     directory.mkdir(parents=True, exist_ok=True)
@@ -264,15 +265,16 @@ def write(config: ConfigDict, directory: Path, only_settings: bool = False) -> t
         write_atomic(directory / "claims.json", json.dumps(rows, indent=1) + "\n")
     place = directory / "claims_by_setting.json"
     old = json.loads(place.read_text()) if place.exists() else []
-    settings = merged_settings(old, by_setting(study, digest))
-    write_atomic(place, "[\n" + ",\n".join(json.dumps(row) for row in settings) + "\n]\n")
+    settings = by_setting(study, digest)
+    lines = ",\n".join(json.dumps(row) for row in merged_settings(old, settings))
+    write_atomic(place, f"[\n{lines}\n]\n")
     if drawn := figures(study):
         from synthrl_jax.analysis.style import save_png
 
         (directory / study.config["name"]).mkdir(exist_ok=True)
         for name, figure in drawn.items():
             save_png(figure, directory / study.config["name"] / f"{name}.png")
-    return study, rows
+    return study, rows, settings
 
 
 def text(study: Study, rows: list[dict]) -> str:
@@ -291,10 +293,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", help="write the claims' rows to this file too")
     parser.add_argument("--only-settings", action="store_true", help="leave claims.json alone: this is no main setting")
+    parser.add_argument("--table", action="store_true", help="print the study's rows as a Markdown table too")
     parser.add_argument("--out", default=str(RESULTS), help="the directory of the result files")
     try:
         args, config = parse_flags(parser, argv)
-        study, rows = write(config, Path(args.out), args.only_settings)
+        study, rows, settings = write(config, Path(args.out), args.only_settings)
     except (UsageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -302,6 +305,8 @@ def main(argv: list[str] | None = None) -> int:
         Path(args.json).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(Path(args.json), json.dumps(rows, indent=1) + "\n")
     print(text(study, rows))
+    if args.table:
+        print("\n" + study_table.markdown(settings, study.config["titles"]))
     return 0
 
 

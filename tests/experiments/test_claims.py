@@ -108,7 +108,7 @@ def by_claim(c):
 
 def test_every_claim_has_one_row_with_exactly_the_agreed_fields(full, tmp_path):
     directory, c = full
-    found, rows = claims.write(c, tmp_path / "results")
+    found, rows, _ = claims.write(c, tmp_path / "results")
     assert rows == json.loads((tmp_path / "results" / "claims.json").read_text())
     assert [row["claim"] for row in rows] == ["C1", "C2", "C4", "C5", "C6", "C8"]
     fields = "claim metric value lo hi verdict paper_size_reached study config_hash seeds hardware date".split()
