@@ -1,14 +1,14 @@
 """What makes per-step DPO work: each part of it changed alone, at N = 1000, on validation, from one pi_sft and its samples.
 
-Rollouts a step (2 to 32, best-of-2), K of the policy that completes (1 to 10, 16 rollouts), pairs weighted by the value before
-the pit or chosen by it (a zero after a small value is mostly a sampling zero), every significantly negative step as a pit, the
-pits of the truth (upper bound), random ones (lower bound), the whole rest as the rejected side, these three in rounds too; RFT on
-right answers with and without a wrong step; and how much each method of configs/arithmetic_scaling.py moves steps that were right
-and wrong (the columns of drift). Other numbers of steps a problem, and other teachers, by flag:
+Rollouts a step (2 to 32, best-of-2), K of the policy that completes (1 to 10, 16 rollouts, weighted pairs), pairs weighted by the
+value before the pit or chosen by it (a zero after a small value is mostly a sampling zero), every significantly negative step as a
+pit, the pits of the truth (upper bound), random ones (lower bound), the whole rest as the rejected side, these three in rounds too;
+RFT on right answers with and without a wrong step; and how much each method of configs/arithmetic_scaling.py moves right
+and wrong steps (the columns of drift). Other numbers of steps a problem, and other teachers, by flag:
 --config.problems.settings.difficulty.steps=6, --config.problems.settings.style=.1.
 
 Run it in the work directory of configs/arithmetic_scaling.py, whose cells it needs: SFT at all sizes, for the multiples, and the
-methods. Hardware: two CPU cores. Time beyond those, with two workers: HALF an hour a seed.
+methods. Hardware: two CPU cores. Time beyond those, with two workers: about 40 minutes a seed.
 Results: experiments/results/arithmetic_scaling.json.
 Command: python -m experiments.run --config=configs/arithmetic_scaling_parts.py --workers=2
 """
@@ -27,9 +27,12 @@ def get_config():
         c.methods[f"rft_{kind}"] = {**entries["rft"], "method": "rft", "options": {"cap": 1, "first": kind}}
     for rollouts in (2, 4, 8, 16, 32):
         c.methods[f"rollouts_{rollouts}"] = {**pairs, "monte_carlo": {"rollouts": rollouts}, "credit": {"k": 2}}
+    # Weighted pairs: the first step of the lowest value is the same for every K, and so are pairs that are all alike.
     for k in (1, 2, 5, 10):
-        c.methods[f"best_of_{k}"] = {**pairs, "monte_carlo": {"rollouts": 16}, "credit": {"k": k}}
-    credits = {"weighted": {"pair_weight": "value_before"}, "chosen": {"least_value": 0.3}}
+        credit = {"k": k, "pair_weight": "value_before"}
+        c.methods[f"best_of_{k}"] = {**pairs, "monte_carlo": {"rollouts": 16}, "credit": credit}
+    # Of 8 rollouts before the pit two or more must be right: best-of-5 values are 0, .63, .89, ...
+    credits = {"weighted": {"pair_weight": "value_before"}, "chosen": {"least_value": 0.8}}
     credits |= {"significant": {"pits": "significant", "limit": 3}, "alike": {}}
     # The fork without the localisation, the truth's pits, and no knowledge of the pit at all.
     credits |= {"rest": {"rejected": "rest"}, "oracle": {"pit_rule": "oracle"}, "random": {"pit_rule": "random"}}
