@@ -1,10 +1,10 @@
 """What makes per-step DPO work: each part of it changed alone, at N = 1000, on validation, from one pi_sft and its samples.
 
 Rollouts a step (2 to 32, best-of-2), K of the policy that completes (1 to 10, 16 rollouts, weighted pairs), pairs weighted by the
-value before the pit or chosen by it (a zero after a small value is mostly a sampling zero), every significantly negative step as a
-pit, the pits of the truth (upper bound), random ones (lower bound), the whole rest as the rejected side, these three in rounds too;
-RFT on right answers with and without a wrong step; and how much each method of configs/arithmetic_scaling.py moves right
-and wrong steps (the columns of drift). Other numbers of steps a problem, and other teachers, by flag:
+value before the pit or chosen by it (a zero after a small value is mostly a sampling zero), every significantly negative step as
+a pit, the pits of the truth (upper bound), random ones (lower bound), the whole rest as the rejected side, these three in rounds
+too; RFT on right answers with and without a wrong step; and how much each method of configs/arithmetic_scaling.py moves right and
+wrong steps (the columns of drift). Other numbers of steps a problem, and other teachers, by flag:
 --config.problems.settings.difficulty.steps=6, --config.problems.settings.style=.1.
 
 Run it in the work directory of configs/arithmetic_scaling.py, whose cells it needs: SFT at all sizes, for the multiples, and the
