@@ -40,4 +40,25 @@ def get_config():
         c.methods[f"pits_{name}"] = {**pairs, "credit": credit}
     for name in ("rest", "oracle", "random"):  # in rounds, where C5 and C6 are read
         c.methods[f"rounds_{name}"] = {**entries["rounds_fork"], "credit": credits[name]}
+    for name in c.methods:
+        if name not in entries:
+            c.titles[name] = _title(*name.rsplit("_", 1))
     return c
+
+
+def _title(part: str, value: str) -> str:
+    """What a row of the table changes."""
+    if part in ("rollouts", "best_of"):
+        return f"{value} rollouts a step" if part == "rollouts" else f"weighted by best-of-{value} value, 16 rollouts"
+    if part == "rft":
+        return f"RFT, 1 positive, {value} ones first"
+    words = {
+        "alike": "fork pairs as they are: 8 rollouts, best-of-5",
+        "weighted": "weighted by the value before the pit",
+        "chosen": "only pits with a value before them of .8 or more",
+        "significant": "every significantly negative step",
+        "rest": "the whole rest as the rejected side",
+        "oracle": "the oracle's pits",
+        "random": "a random step as pit",
+    }
+    return ("6 rounds, " if part == "rounds" else "") + words[value]
