@@ -75,7 +75,7 @@ def get_config():
         "dpo_outcome": "outcome DPO, better of two rates",
         "dpo_edit_distance": "edit-distance DPO",
         "dpo_per_step": "per-step DPO, fork pairs, better of two rates",
-        "dpo_per_step_solution": "per-step DPO, pairs with the teacher's solution",
+        "dpo_per_step_solution": "per-step DPO, right responses against wrong ones cut after the pit",
         "advantage_weighted": "advantage-weighted",
         "advantage_filtered": "advantage-filtered",
         "rounds_fork": "6 rounds of fork pairs",
