@@ -1,12 +1,12 @@
-"""Where the claims hold: the main methods of the scaling study with another teacher or other numbers of steps, one seed, validation.
+"""Where the claims hold: the study's main methods with another teacher or other numbers of steps, one seed, on validation.
 
 A teacher that leaves out nothing, a tenth or a half of the steps, with SFT's curve and so with multiples; problems of 4, 6 or 8
 steps, methods against pi_sft at N = 1000 alone. All else as in configs/arithmetic_scaling.py.
 Hardware: two CPU cores, two workers. Time: not yet measured; about an hour for a teacher, 20 minutes for a number of steps.
 Results: experiments/results/arithmetic_scaling.json.
 Command: python -m experiments.run --config=configs/arithmetic_scaling_regimes.py --workers=2 --config.problems.settings.style=0.1
-and --config.problems.settings.difficulty.steps="(6,6)" --config.sft_sizes="()", each in a work directory of its own or in the same;
-then python -m experiments.claims with the same flags and --only-settings.
+and --config.problems.settings.difficulty.steps="(6,6)" --config.sft_sizes="()"; then experiments.claims with the same flags and
+--only-settings.
 """
 
 from configs import arithmetic_scaling
