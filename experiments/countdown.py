@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from experiments.cells import MANIFEST, Cell, Node
+from synthrl_jax import pod
 
 # Stages whose time goes with the number of problems; a cell of the others costs about the same at every size.
 BY_SIZE = ("data", "sft", "sample", "grade", "positives", "values", "credit")
@@ -19,7 +20,7 @@ class Countdown:
     def __init__(self, nodes: Sequence[Node], workers: int = 1):
         self.left = {node.label: node for node in nodes}
         self.total, self.workers = len(self.left), workers
-        self.copied = _copied(self.left)
+        self.copied = _copied(self.left) if pod.count() == 1 else set()  # a pod trains them again
         self.seconds: dict[str, float] = {}
         self.weights: dict[str, float] = {}
 
