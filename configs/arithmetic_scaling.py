@@ -3,7 +3,7 @@
 SFT at six sizes, each with the better of two numbers of epochs; at N = 1000 every method on the same samples with the same number
 of pairs and updates, one setting each (outcome and fork pairs: the better of two rates); then rounds of sampling and training,
 with equal sampled tokens. Two seeds. What makes per-step DPO work is in configs/arithmetic_scaling_parts.py, the grid of learning
-rates, beta and NLL in ..._grid.py, more sizes and seeds in ..._full.py; all write to the same results file. Everything is read
+rates, beta and NLL in ..._grid.py, larger N in ..._full.py; all write to the same results file. Everything is read
 on validation (2,048 problems) while seeds are added; then `evaluate.split` becomes `test` (4,096 problems, read once). The main
 setting was fixed in commit a5e340d, after one seed.
 
@@ -81,7 +81,7 @@ def get_config():
         "rounds_fork": "6 rounds of fork pairs",
         "rounds_rft": "6 rounds of RFT, equal tokens",
         "rounds_outcome": "6 rounds of outcome pairs, equal tokens, at fork's rate",
-        "rounds_outcome_slow": "6 rounds of outcome pairs, equal tokens, at a quarter of that rate",
+        "rounds_outcome_slow": "6 rounds of outcome pairs, equal tokens, at a quarter of fork's rate",
         "rounds_weighted": "6 rounds of advantage-weighted",
     }
     return c

@@ -24,6 +24,8 @@ def get_config() -> ConfigDict:
     c.problems.path = ""  # for sources that read files
     c.sizes = (1000,)
     c.sft_sizes = ()  # more sizes at which SFT alone is trained, for its curve
+    # The N at which the methods' `updates` and the `problems` of rounds are meant, in proportion at others; 0: the same at all.
+    c.updates_at = 0
     c.seeds = (0,)
     c.tune_seeds = ()  # the seeds whose validation accuracy chooses a point of each `grid`
     c.validation_problems = 512

@@ -43,6 +43,7 @@ LEAST = {
     "validation_problems": 1,
     "test_problems": 1,
     "main_size": 0,
+    "updates_at": 0,
     "drift": 0,
     "base.pieces": 1,
     "sample.n": 1,

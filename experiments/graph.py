@@ -188,8 +188,14 @@ class _One:
             Node(label, "credit", crediting.without_defaults(settings) | _placed(self.c), earlier, self.seed)
         ]
 
+    def _scaled(self, count: int) -> int:
+        """A count that is meant for `updates_at` problems, at this size."""
+        usual = self.c["updates_at"]
+        return max(min(count, 1), round(count * self.size / usual)) if usual else count
+
     def _train_node(self, label: str, name: str, entry: dict, inputs: dict) -> Node:
         training = _training(self.c, {k: v for k, v in entry.items() if k in TRAIN_FIELDS})
+        training["train"]["updates"] = self._scaled(training["train"]["updates"])
         own = {
             k: v
             for k, v in entry.items()
@@ -203,10 +209,11 @@ class _One:
         """Rounds of sample, grade, values, credit and train, each on fresh samples of a slice of the problems; the policy is
         the best round's by validation accuracy."""
         rounds, policy, nodes, trained = entry["rounds"], self.sft, [], {}
+        problems = self._scaled(rounds["problems"])
         for number in range(1, rounds["count"] + 1):
             prefix = f"{label} round {number} "
-            part = f"slice {number} of {rounds['problems']} {self.at}"
-            cut = {"number": number - 1, "count": rounds["problems"]}
+            part = f"slice {number} of {problems} {self.at}"
+            cut = {"number": number - 1, "count": problems}
             nodes.append(Node(part, "slice", cut, {"data": self.data}, self.seed))
             sample = merged(self.c["sample"], rounds.get("sample") or {})
             earlier, made = self._sampled(prefix, {"data": part, "sft": policy}, sample, entry.get("monte_carlo"))

@@ -73,6 +73,25 @@ def test_each_round_samples_from_the_one_before_and_refers_to_what_it_says():
     assert len(set(seeds)) == 3, "the rounds would draw the same samples"
 
 
+def test_updates_and_slices_of_rounds_grow_with_the_problems():
+    rounds = {"count": 2, "problems": 10}
+    methods = {"fork": {"method": "dpo_per_step", "updates": 30, "rounds": rounds}, "rft": {"epochs": 2.0}}
+    c = config(**methods, sft_continued={"updates": 30, "grid": {"updates": (30, 60)}})
+    c.sizes, c.tune_seeds = (24, 48, 96), (0,)
+    fixed = by_label(c)
+    c.updates_at = 48
+    nodes = by_label(c)
+    of = lambda label: nodes[label].settings["train"]["updates"]  # noqa: E731
+    for size, updates in ((24, 15), (48, 30), (96, 60)):
+        assert of(f"fork round 2 N={size} seed=0") == of(f"sft_continued N={size} seed=0") == updates
+        assert of(f"sft_continued [60] N={size} seed=0") == 2 * updates
+        assert of(f"rft N={size} seed=0") == 0, "by epochs: they grow by themselves"
+    assert nodes["slice 2 of 20 N=96 seed=0"].settings == {"number": 1, "count": 20}
+    assert nodes["sample fork round 2 N=24 seed=0"].inputs["data"] == "slice 2 of 5 N=24 seed=0"
+    usual = [label for label in fixed if "N=48" in label]
+    assert usual and all(nodes[label] == fixed[label] for label in usual), "at that size nothing changes"
+
+
 def test_own_rollouts_share_the_samples_and_only_values_and_credit_are_made_anew():
     c = config(dpo_per_step={}, few={"method": "dpo_per_step", "monte_carlo": {"rollouts": 6}})
     nodes = by_label(c)
