@@ -197,7 +197,8 @@ def by_setting(study: Study, digest: str) -> list[dict[str, Any]]:
         tokens, plain = study.tokens(method, size), study.tokens("sft", size)
         row |= {"tokens": tokens, "compute": tokens / plain if tokens and plain else None}
         per = multiple.value / row["compute"] if multiple is not None and row["compute"] else None
-        row |= {"multiple_per_compute": per, **study.drift(method, size), **_where(study)}
+        row |= {"multiple_per_compute": per, "pit_is_first_wrong": study.right_pits(method, size)}
+        row |= {**study.drift(method, size), **_where(study)}
         out.append({k: round(v, 6) if isinstance(v, float) and math.isfinite(v) else v for k, v in row.items()})
     return out
 

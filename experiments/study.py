@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import report_data
+from experiments import crediting, methods, report_data
 from experiments.graph import plan
 from experiments.report_data import Scaling, Scores
 from experiments.results_file import ResultsFile, unpack
@@ -18,19 +18,22 @@ from synthrl_jax.analysis.estimate import Estimate
 from synthrl_jax.analysis.evaluate import paired_difference_interval
 
 LABEL = re.compile(r"(?P<stage>evaluate|drift) (?P<method>.+?)(?: N=(?P<size>\d+) seed=(?P<seed>\d+))?")
+PITTED = ("pairs_fork", "pairs_solution")  # rows that are made at pits
 TOKENS = ("train_tokens", "sample_tokens", "rollout_tokens")
 
 
 @dataclasses.dataclass
 class Study:
     """What is finished of a config's plan. rows: the results file's rows of evaluations, problems: their rows by problem, both by
-    (method, size, seed); drifts: the summaries of the stage `drift` alike; grids: size -> method -> rows {point,
-    validation_accuracy}; missing: labels without a row."""
+    (method, size, seed); drifts: the summaries of the stage `drift` alike; pits: the share of the pits that a method's pairs
+    fork at that are the oracle's first wrong step; grids: size -> method -> rows {point, validation_accuracy}; missing: labels
+    without a row."""
 
     config: dict[str, Any]
     rows: dict[tuple[str, int, int], dict]
     problems: dict[tuple[str, int, int], list[dict]]
     drifts: dict[tuple[str, int, int], dict]
+    pits: dict[tuple[str, int, int], float]
     scores: dict[tuple[str, int], Scores]
     scaling: Scaling | None
     grids: dict[int, dict[str, list[dict]]]
@@ -123,6 +126,11 @@ class Study:
         summaries = [summary for (name, n, _), summary in self.drifts.items() if (name, n) == (method, size)]
         return report_data.drift_facts(summaries) if summaries else {}
 
+    def right_pits(self, method: str, size: int) -> float | None:
+        """Mean over seeds of the share of pits that are the oracle's first wrong step; None for a method without pits."""
+        shares = [share for (name, n, _), share in self.pits.items() if (name, n) == (method, size)]
+        return float(np.mean(shares)) if shares else None
+
     def reference(self, size: int) -> float | None:
         """pi_sft's accuracy on validation, where it is known: of its grid's best point, or of evaluations there."""
         if rows := self.grids.get(size, {}).get("sft"):
@@ -159,7 +167,29 @@ def read(config: ConfigDict) -> Study:
     for scored in listed:
         if scaling is not None and 0 < scored.size < scaling.sizes[-1] and scored.method != "sft":
             scored.multiple = report_data.multiple_of(scaling, listed, scored)
-    return Study(config.to_dict(), rows, problems, drifts, scores, scaling, grids, missing)
+    pits = {at: share for at in rows if (share := _right_pits(at, results)) is not None}
+    return Study(config.to_dict(), rows, problems, drifts, pits, scores, scaling, grids, missing)
+
+
+def _right_pits(at: tuple[str, int, int], results: ResultsFile) -> float | None:
+    """The share of a method's pits with V(prefix) > 0 that are the oracle's first wrong step, in rounds the mean over them; None
+    where it makes no pairs at just these pits, or the oracle or a row is missing."""
+    node = results.nodes.get("{} N={} seed={}".format(*at))
+    if node is None:
+        return None
+    trained = [node] if node.stage == "train" else [results.nodes[label] for label in node.inputs.values()]
+    shares = []
+    for one in trained:
+        if one.stage != "train" or "credit" not in one.inputs:
+            return None
+        _, options = methods.find(one.settings["name"], one.settings)
+        credit = one.inputs["credit"]
+        settings, row = crediting.DEFAULTS | results.nodes[credit].settings, results.rows.get(results.keys[credit], {})
+        others = settings["pits"] != "first" or settings["least_value"] > 0
+        if options.get("rows") not in PITTED or others or "usable_pit_is_first_wrong" not in row:
+            return None
+        shares.append(row["usable_pit_is_first_wrong"])
+    return float(np.mean(shares)) if shares else None
 
 
 def _scores(rows: Mapping, problems: Mapping) -> dict[tuple[str, int], Scores]:

@@ -11,8 +11,9 @@ def markdown(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
     method -> words.
 
     Accuracies are percent, multiples have 95 % intervals; a method's tokens, all that came before included, are over SFT's
-    at the same size. Where drift was measured there are two more columns: log p of a needed and right step, and of a wrong one,
-    under pi_sft minus that under the method, in nats, the mean over steps of pi_sft's samples.
+    at the same size. Pits are right where they are the oracle's first wrong step. Where drift was measured there are two more
+    columns: log p of a needed and right step, and of a wrong one, under pi_sft minus that under the method, in nats, the mean
+    over steps of pi_sft's samples.
     """
     end = max((row["size"] for row in rows if row["method"] == "sft"), default=0)
     k = next((name[8:] for name in rows[0] if name.startswith("pass_at_") and name[8:].isdigit()), "k")
@@ -24,6 +25,8 @@ def markdown(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
         "right answers with a wrong step %": lambda row: _percent(row, "right_with_wrong_step"),
         "tokens / SFT's": lambda row: _ratio(row, "compute"),
     }
+    if any(row.get("pit_is_first_wrong") is not None for row in rows):
+        columns["pits right %"] = lambda row: _percent(row, "pit_is_first_wrong")
     if any("drift_needed_lost" in row for row in rows):
         columns["needed steps lost"] = lambda row: _ratio(row, "drift_needed_lost", 2)
         columns["wrong steps lost"] = lambda row: _ratio(row, "drift_wrong_lost", 2)

@@ -77,6 +77,10 @@ def write(tmp_path, c, leave=lambda label: False, rows=rows_of):
             ]
             write_jsonl(cell / "grid.jsonl", points)
             write_jsonl(cell / "choice.jsonl", points[-1:])
+        elif node.stage == "credit":
+            row["usable_pit_is_first_wrong"] = 0.6 + 0.1 * node.seed
+            made.append(row)
+            continue
         elif node.stage == "drift" and node.label.startswith("drift dpo_per_step"):
             write_jsonl(cell / "summary.jsonl", [{"responses": 10, "needed_lost": 0.1 * node.seed}])
         else:
@@ -221,6 +225,8 @@ def test_settings_have_a_row_for_every_method_and_size_and_a_multiple_per_comput
     row = rows["dpo_per_step", 100]
     assert row["tokens"] == 1750 and row["compute"] == 2.5
     assert row["drift_needed_lost"] == pytest.approx(0.2) and "drift_needed_lost" not in rows["rft", 100]
+    assert row["pit_is_first_wrong"] == pytest.approx(np.mean([0.6, 0.7, 0.8, 0.9, 1.0]))
+    assert rows["dpo_outcome", 100]["pit_is_first_wrong"] is None, "its pairs do not fork at pits"
     assert row["multiple_per_compute"] == pytest.approx(row["multiple"] / 2.5, rel=1e-4)
     assert row["multiple_measured_lo"] <= row["multiple_measured"] <= row["multiple_measured_hi"] <= 16
     assert rows["sft", 400]["multiple_measured"] is None
@@ -233,6 +239,23 @@ def test_settings_have_a_row_for_every_method_and_size_and_a_multiple_per_comput
         and row["seeds"] == 5
     )
     assert rows["sft", 400]["multiple"] is None and rows["base", 0]["multiple_per_compute"] is None
+
+
+def test_the_share_of_right_pits_is_that_of_the_pits_that_are_used(tmp_path):
+    c = config(tmp_path / "study.json", seeds=(0,))
+    step = {"method": "dpo_per_step", "loss_args": {"beta": 0.1}}
+    c.methods = {
+        "rounds": step | {"rounds": {"count": 2, "problems": 10}},
+        "oracle": step | {"credit": {"pit_rule": "oracle"}},
+        "chosen": step | {"credit": {"least_value": 0.8}},
+        "several": step | {"credit": {"pits": "significant"}},
+    }
+    write(tmp_path, c)
+    found = study.read(c)
+    rounds = np.mean([0.6 + 0.1 * (1000 * number) for number in (1, 2)])  # the seed of a round's credit has its number
+    assert found.right_pits("rounds", 100) == pytest.approx(rounds)
+    assert found.right_pits("oracle", 100) == pytest.approx(0.6)
+    assert found.right_pits("chosen", 100) is None and found.right_pits("several", 100) is None
 
 
 def test_rows_of_other_settings_stay(full, tmp_path):

@@ -22,10 +22,10 @@ def test_a_row_for_each_cell_with_sft_first_and_no_multiple_beyond_its_sizes():
 
 
 def test_methods_at_several_sizes_say_which_and_drift_has_columns():
-    rows = [*ROWS, METHOD | {"size": 2000, "drift_needed_lost": 0.125, "drift_wrong_lost": -1.0}]
-    table = study_table.markdown(rows, {}).split("\n")
-    assert "needed steps lost" in table[0] and table[-2].startswith("| `rft`, N = 1,000 |")
-    assert table[-1].startswith("| `rft`, N = 2,000 |") and table[-1].endswith("| 0.12 | -1.00 |")
+    more = {"pit_is_first_wrong": 0.612, "drift_needed_lost": 0.125, "drift_wrong_lost": -1.0}
+    table = study_table.markdown([*ROWS, METHOD | {"size": 2000} | more], {}).split("\n")
+    assert "| pits right % | needed steps lost |" in table[0] and table[-2].startswith("| `rft`, N = 1,000 |")
+    assert table[-1].startswith("| `rft`, N = 2,000 |") and table[-1].endswith("| 61.2 | 0.12 | -1.00 |")
 
 
 @pytest.mark.parametrize("end", [16_000, 32_000])
