@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from experiments.cells import MANIFEST, Cell, Node
 from synthrl_jax import pod
 
-# Stages whose time goes with the number of problems; a cell of the others costs about the same at every size.
-BY_SIZE = ("data", "sft", "sample", "grade", "positives", "values", "credit")
+# Stages whose time goes with the number of problems, training aside; a cell of the others costs the same at every size.
+BY_SIZE = ("data", "sample", "grade", "positives", "values", "credit")
 SIZE = re.compile(r" N=(\d+)")
 ROUND = re.compile(r" round \d+ ")
 QUICK = ("recorded", "choose", "best", "slice")  # no work worth counting
@@ -77,5 +77,9 @@ def _searches(nodes: Mapping[str, Node]) -> list[tuple[str, Node]]:
 
 
 def _weight(node: Node) -> float:
-    found = SIZE.search(node.label)
-    return float(found[1]) if found and node.stage in BY_SIZE else 1.0
+    """What a cell's time is in proportion to, within its stage: the rows that are trained on, as far as the settings tell."""
+    found, train = SIZE.search(node.label), node.settings.get("train")
+    problems = float(found[1]) if found else 1.0
+    if train:
+        return train["updates"] * train["batch"] or train["epochs"] * problems
+    return problems if node.stage in BY_SIZE else 1.0

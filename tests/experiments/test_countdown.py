@@ -9,9 +9,13 @@ from experiments.cells import Cell, Node
 from experiments.countdown import Countdown, duration
 
 
+def training(updates=0, epochs=1.0):
+    return {"train": {"batch": 16, "updates": updates, "epochs": epochs}}
+
+
 def nodes():
     out = [Node(f"data N={n} seed=0", "data", {}) for n in (100, 200)]
-    out += [Node(f"sft N={n} seed=0", "sft", {}) for n in (100, 200)]
+    out += [Node(f"sft N={n} seed=0", "sft", training(epochs=8.0)) for n in (100, 200)]
     out += [Node(f"evaluate sft N={n} seed=0", "evaluate", {}) for n in (100, 200)]
     return [*out, Node("choose sft N=100", "choose", {})]
 
@@ -37,6 +41,14 @@ def test_cells_of_a_kind_are_expected_to_take_as_long_and_larger_ones_longer(fin
     finish(count, plan[4], 300.0)
     assert count.seconds_left() == (1500.0, True), "an evaluation takes the same at every size"
     assert count.time_left() == ", about 25 min left"
+
+
+def test_training_is_expected_to_take_as_long_as_its_rows(finish):
+    few, many = (Node(f"dpo N={n} seed=0", "train", training(updates)) for n, updates in ((100, 50), (200, 100)))
+    epochs = Node("rft N=400 seed=0", "train", training(epochs=2.0))
+    count = Countdown([few, many, epochs])
+    finish(count, few, 10.0)
+    assert count.seconds_left() == (10.0 * (100 * 16 + 2 * 400) / (50 * 16), True)
 
 
 def test_workers_share_the_time_and_the_end_needs_none(finish):
