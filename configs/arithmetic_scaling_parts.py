@@ -3,12 +3,11 @@
 Rollouts a step (2 to 32, best-of-2), K of the policy that completes (1 to 10, 16 rollouts, weighted pairs), pairs weighted by the
 value before the pit or chosen by it (a zero after a small value is mostly a sampling zero), every significantly negative step as
 a pit, the pits of the truth (upper bound), random ones (lower bound), the whole rest as the rejected side, these three in rounds
-too; RFT on right answers with and without a wrong step; and how much each method of configs/arithmetic_scaling.py moves right and
-wrong steps (the columns of drift). Other numbers of steps a problem, and other teachers, by flag:
---config.problems.settings.difficulty.steps=6, --config.problems.settings.style=.1.
+too; RFT on right answers with and without a wrong step, offline and in rounds, and rounds of filtered steps; and how much each
+method of configs/arithmetic_scaling.py moves right and wrong steps (the columns of drift).
 
 Run it in the work directory of configs/arithmetic_scaling.py, whose cells it needs: SFT at all sizes, for the multiples, and the
-methods. Hardware: two CPU cores. Time beyond those, with two workers: about 40 minutes a seed.
+methods. Hardware: two CPU cores. Time beyond those, with two workers: about 50 minutes a seed.
 Results: experiments/results/arithmetic_scaling.json.
 Command: python -m experiments.run --config=configs/arithmetic_scaling_parts.py --workers=2
 """
@@ -22,12 +21,20 @@ def get_config():
     c.drift = 300
     entries = c.methods.to_dict()
     pairs = {k: v for k, v in entries["dpo_per_step"].items() if k != "grid"} | {"method": "dpo_per_step"}
-    # Do wrong steps in right answers hurt RFT (C4)? As many rows, those with or without such a step taken first.
+    # Do wrong steps in right answers hurt RFT (C4), and do rounds heap them up? As many rows, those with or without such a step
+    # taken first; and rounds on steps that are filtered by their advantage (C8).
     for kind in ("flawless", "flawed"):
-        c.methods[f"rft_{kind}"] = {**entries["rft"], "method": "rft", "options": {"cap": 1, "first": kind}}
-    for rollouts in (2, 4, 8, 16, 32):
+        options = {"options": {"cap": 1, "first": kind}}
+        c.methods[f"rft_{kind}"] = {**entries["rft"], "method": "rft", **options}
+        c.methods[f"rounds_{kind}"] = {**entries["rounds_rft"], **options}
+    c.methods.rounds_filtered = {
+        **entries["rounds_rft"],
+        "method": "advantage_filtered",
+        "rounds": entries["rounds_fork"]["rounds"],
+    }
+    for rollouts in (2, 4, 16, 32):  # 8 are pits_alike: unweighted pairs are the same for every K
         c.methods[f"rollouts_{rollouts}"] = {**pairs, "monte_carlo": {"rollouts": rollouts}, "credit": {"k": 2}}
-    # Weighted pairs: the first step of the lowest value is the same for every K, and so are pairs that are all alike.
+    # Weighted pairs: K moves no first step of the lowest value, so without weights it does nothing.
     for k in (1, 2, 5, 10):
         credit = {"k": k, "pair_weight": "value_before"}
         c.methods[f"best_of_{k}"] = {**pairs, "monte_carlo": {"rollouts": 16}, "credit": credit}
@@ -58,7 +65,12 @@ def _title(part: str, value: str) -> str:
         "chosen": "only pits with a value before them of .8 or more",
         "significant": "every significantly negative step",
         "rest": "the whole rest as the rejected side",
+        "filtered": "of advantage-filtered",
+        "flawless": "of RFT, 1 positive, flawless ones first",
+        "flawed": "of RFT, 1 positive, flawed ones first",
         "oracle": "the oracle's pits",
         "random": "a random step as pit",
     }
-    return ("6 rounds, " if part == "rounds" else "") + words[value]
+    if part != "rounds":
+        return words[value]
+    return f"6 rounds {words[value]}" if words[value].startswith("of ") else f"6 rounds, {words[value]}"
