@@ -113,7 +113,7 @@ def test_grouped_and_static_draw_the_same(kv_heads, roots, n, rows, settings):
     assert_equal_but_for_near_ties(pairs)
 
 
-@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("kv_heads", [2, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 4))])
 def test_rows_that_wait_for_a_spill_ring_draw_the_same(kv_heads, spilling):
     """Nothing stops: every row outgrows its ring, and only a quarter of them find a spill ring free at once."""
     roots = [Root(f"root {i}", list(range(3, 11 + i)), [Fork(5), Fork(8, max_tokens=31)], n=16) for i in range(4)]
