@@ -16,5 +16,6 @@ def get_config(rates=(2.5e-4, 1e-3), epochs=(10.0,)):
     c.name = "arithmetic_scaling_sft"
     c.seeds = (0,)
     c.sizes, c.sft_sizes, c.methods = (), (500, 1000, 2000, 4000, 8000, 16000), {}
+    c.sft_by_size = {}
     c.sft.grid = {"optimizer": {"learning_rate": tuple(rates)}, "epochs": tuple(epochs)}
     return c

@@ -68,6 +68,9 @@ def get_config() -> ConfigDict:
     # `credit` and `monte_carlo` of its own; and `rounds` {count, problems, reference: "round" or "sft", sample}: so many rounds
     # of sample, grade, values, credit and train, each on fresh samples of the next slice of so many problems.
     c.sft = ConfigDict({"epochs": 8.0, "looks": 8})
+    # What differs from `sft` at a size, as more problems want other rates: {"8000": {"optimizer": {"learning_rate": 1e-3}}}; a
+    # grid there takes the place of that of `sft`.
+    c.sft_by_size = ConfigDict()
     c.methods = ConfigDict()
     c.titles = ConfigDict()  # a method's words in the study's table, where they are not its name
     # Which method claim C6 is read from, and the size of all claims; 0: the largest size of which SFT's curve reaches 16 times.

@@ -124,10 +124,21 @@ def _alike(value: Any, known: Any) -> bool:
     return isinstance(value, kinds.get(type(known), type(known)))
 
 
-def grids(c: dict) -> dict[str, dict]:
-    """Name -> grid (field -> values) of SFT and the methods that have one."""
-    entries = {"sft": c["sft"], **c["methods"]}
+def sft_at(c: dict, size: int) -> dict:
+    """SFT's entry at a size."""
+    own = c["sft_by_size"].get(str(size), {})
+    return merged({k: v for k, v in c["sft"].items() if k != "grid" or k not in own}, own)
+
+
+def grids(c: dict, size: int) -> dict[str, dict]:
+    """Name -> grid (field -> values) of SFT and the methods that have one at a size."""
+    entries = {"sft": sft_at(c, size)} | (c["methods"] if size in c["sizes"] else {})
     return {name: entry["grid"] for name, entry in entries.items() if entry.get("grid")}
+
+
+def all_sizes(c: dict) -> list[int]:
+    """Every size at which something is trained."""
+    return sorted({*c["sizes"], *c["sft_sizes"]})
 
 
 def points(grid: Mapping[str, Any]) -> list[dict]:
@@ -169,14 +180,19 @@ def check(c: dict) -> None:
             raise UsageError(f"evaluate.also: unknown problem source {name!r}, known are {', '.join(SOURCES)}")
     if asking := _without_graph(c):
         raise UsageError(f"{asking}: for problems whose graph is known, as the source arithmetic makes")
-    if grids(c) and not c["tune_seeds"]:
+    if not c["tune_seeds"] and any(grids(c, size) for size in all_sizes(c)):
         raise UsageError("a grid needs tune_seeds: the seeds whose validation accuracy chooses")
     try:
         template(c["prompt"])
         _check_words(c)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from None
-    for name, entry in {"sft": c["sft"], **c["methods"]}.items():
+    for size, entry in c["sft_by_size"].items():
+        if not size.isdigit() or not isinstance(entry, Mapping):
+            raise UsageError(f"sft_by_size.{size}={entry!r}: a size, and a group of fields as `sft` has")
+        _check_entry(c, "sft", sft_at(c, int(size)), known)
+    _check_entry(c, "sft", c["sft"], known)
+    for name, entry in c["methods"].items():
         _check_entry(c, name, entry, known)
 
 

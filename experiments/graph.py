@@ -8,7 +8,17 @@ from ml_collections import ConfigDict
 
 from experiments import crediting, methods, training
 from experiments.cells import Node
-from experiments.fields import METHOD_FIELDS, TRAIN_FIELDS, check, grids, inherited, point_name, points
+from experiments.fields import (
+    METHOD_FIELDS,
+    TRAIN_FIELDS,
+    all_sizes,
+    check,
+    grids,
+    inherited,
+    point_name,
+    points,
+    sft_at,
+)
 from experiments.settings import UsageError, merged
 
 NOT_OF_A_CELL = ("split", "also", "also_path")  # of evaluate's fields
@@ -33,8 +43,8 @@ def plan(config: ConfigDict) -> list[Node]:
         nodes += _evaluations(c, "base", "base")
     # A seed that a grid is tuned on comes first: the others train with what it chose.
     seeds = sorted(c["seeds"], key=lambda seed: seed not in c["tune_seeds"])
-    for size in sorted(set(c["sizes"]) | set(c["sft_sizes"])):
-        for seed in dict.fromkeys([*c["tune_seeds"], *seeds] if grids(c) else seeds):
+    for size in all_sizes(c):
+        for seed in dict.fromkeys([*c["tune_seeds"], *seeds] if grids(c, size) else seeds):
             nodes += _One(c, problems, size, seed).nodes()
         nodes += _choices(c, size)
     # What reads no other cell comes first: a size that the data does not reach is told before anything is trained.
@@ -44,9 +54,7 @@ def plan(config: ConfigDict) -> list[Node]:
 def _choices(c: dict, size: int) -> list[Node]:
     """The best point of every grid at a size, by validation accuracy over the tuning seeds."""
     nodes = []
-    for name, grid in grids(c).items():
-        if name != "sft" and size not in c["sizes"]:
-            continue
+    for name, grid in grids(c, size).items():
         found = points(grid)
         inputs = {
             f"{number} {seed}": f"{point_name(name, point)} N={size} seed={seed}"
@@ -97,7 +105,7 @@ class _One:
             self.base = f"base {at}"
             nodes.append(Node(self.base, "base", dict(c["base"]), {"data": data}, self.seed))
         self.data, self.sft = data, f"sft {at}"
-        nodes += self._trained("sft", c["sft"], self._sft)
+        nodes += self._trained("sft", sft_at(c, self.size), self._sft)
         if self.size not in c["sizes"] or not c["methods"]:
             return nodes
         source = {"data": data, "sft": self.sft}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from experiments.fields import all_sizes, sft_at
 from experiments.settings import UsageError, merged
 
 PREFERENCE_ROWS = 2  # a pair is two rows
@@ -91,7 +92,7 @@ def programs(c: dict, lengths: Lengths, sampling_rows: int = 0, changes: dict | 
     T = -(-(lengths.prompt + longest) // 128) * 128
     changes = {name: value for name, value in (changes or {}).items() if value is not None}
     out: dict[Any, Program] = {}
-    for name, entry in {"sft": c["sft"], **c["methods"]}.items():
+    for name, entry in [*(("sft", sft_at(c, size)) for size in all_sizes(c)), *c["methods"].items()]:
         train = merged(c["train"], {k: v for k, v in entry.items() if k in c["train"]})
         loss, sides = "sft", 1
         if name != "sft":
@@ -107,7 +108,8 @@ def programs(c: dict, lengths: Lengths, sampling_rows: int = 0, changes: dict | 
         rule = train["optimizer"].get("name", "adamw")
         key = (str(loss), rows, micro, rule, json.dumps([settings["lora"], compute], sort_keys=True))
         if key in out:
-            out[key].settings["used_by"].append(name)
+            used_by = out[key].settings["used_by"]
+            used_by += [name] if name not in used_by else []
             continue
         label = f"train {loss} {train['batch']}" + (f" LoRA {lora['rank']}" if lora["rank"] else "")
         label += f" {rule}" if rule != "adamw" else ""

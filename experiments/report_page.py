@@ -1,6 +1,7 @@
 """The report as one HTML page: table, figures as inline SVG, settings; it loads nothing from anywhere."""
 
 import json
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -9,6 +10,7 @@ from matplotlib.figure import Figure
 from experiments.report_data import CONTROL, Report
 from experiments.report_table import columns
 from experiments.report_words import findings, learner, untrained, verdict, what
+from experiments.settings import merged
 from synthrl_jax.analysis import figures, heat_map, scaling_figures
 from synthrl_jax.analysis.estimate import Estimate
 from synthrl_jax.analysis.style import GRID, INK, MUTED, TINT, to_svg
@@ -252,19 +254,25 @@ def _differences(report: Report) -> str:
     return f"<ul>{''.join(items)}</ul>" if items else ""
 
 
+def _flat(entry: Mapping) -> str:
+    """Fields of a group and of the groups in it, in words."""
+    return ", ".join(_flat(v) if isinstance(v, Mapping) else f"{k.replace('_', ' ')} {v}" for k, v in entry.items())
+
+
 def _settings(report: Report) -> str:
     c = report.config
     base = c["base"]["pretrained"] or ", ".join(f"{name} {value}" for name, value in c["base"]["decoder"].items())
     source = ", ".join(f"{name} {value}" for name, value in c["problems"]["settings"].items())
-    sft = {**c["train"], **c["sft"]}
-    rate = {**c["train"]["optimizer"], **(c["sft"].get("optimizer") or {})}["learning_rate"]
+    sft = merged(c["train"], c["sft"])
+    rate = sft["optimizer"]["learning_rate"]
+    own = "".join(f"; at {int(size):,}: {_flat(entry)}" for size, entry in c["sft_by_size"].items())
     lines: dict[str, Any] = {
         "base model": base,
         "problems": f"{c['problems']['source']}{f' ({source})' if source else ''}",
         "training problems": ", ".join(f"{n:,}" for n in c["sizes"]),
         "validation, test": f"{c['validation_problems']:,}, {c['test_problems']:,} problems",
         "seeds": ", ".join(map(str, c["seeds"])),
-        "SFT": f"{sft['epochs']:g} epochs, batch {sft['batch']}, learning rate {rate:g}, {sft['looks']} validation looks",
+        "SFT": f"{sft['epochs']:g} epochs, batch {sft['batch']}, learning rate {rate:g}, {sft['looks']} validation looks{own}",
         "samples": f"{c['sample']['n']} a problem, temperature {c['sample']['temperature']:g}",
         "values": f"{c['monte_carlo']['negatives']} wrong responses a problem, {c['monte_carlo']['rollouts']} rollouts a step, "
         f"best of K = {c['credit']['k']}",

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 # Groups of which not every field is known: what a source or a loss takes. A flag may add fields to them, or
 # give such a group as a whole, as a dict.
-OPEN = ("problems.settings", "train.loss_args", "titles")
+OPEN = ("problems.settings", "train.loss_args", "titles", "sft_by_size")
 
 
 class UsageError(ValueError):

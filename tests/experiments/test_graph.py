@@ -51,6 +51,33 @@ def test_sft_has_a_grid_of_its_own_at_every_size():
         assert len(nodes[f"choose sft N={size}"].inputs) == 2
 
 
+def test_sft_may_differ_by_size_and_the_others_stay():
+    c = config(rft={}, sft_continued={})
+    c.sft_sizes, c.tune_seeds, c.seeds, c.sft.grid = (96, 192, 384), (0,), (0, 1), RATES
+    c.sft.epochs = 5.0
+    before = by_label(c)
+    c.sft_by_size = {
+        "192": {"grid": {}, "epochs": 3.0, "optimizer": {"learning_rate": 7e-4}},
+        "384": {"grid": {"epochs": (1.0, 2.0)}},
+        "768": {"epochs": 9.0},  # of a size that is not asked for
+    }
+    nodes = by_label(c)
+    fixed = nodes["sft N=192 seed=1"]
+    assert "choice" not in fixed.inputs and "choose sft N=192" not in nodes
+    assert fixed.settings["train"]["epochs"] == 3.0
+    assert fixed.settings["train"]["optimizer"] == before["sft N=96 seed=0"].settings["train"]["optimizer"] | {
+        "learning_rate": 7e-4
+    }
+    assert nodes["choose sft N=384"].settings["points"] == [{"epochs": 1.0}, {"epochs": 2.0}]
+    assert nodes["sft N=384 seed=1"].inputs["choice"] == "choose sft N=384"
+    for label, node in before.items():
+        assert "N=192" in label or "N=384" in label or nodes[label] == node
+    for size, entry in (("many", {"epochs": 1.0}), ("96", 3), ("96", {"epoch": 1.0})):
+        c.sft_by_size = {size: entry}
+        with pytest.raises(UsageError, match=r"sft_by_size|epoch"):
+            plan(c)
+
+
 def test_each_round_samples_from_the_one_before_and_refers_to_what_it_says():
     rounds = {"count": 3, "problems": 10, "sample": {"n": 9}}
     c = config(
