@@ -10,298 +10,25 @@ sheet, divided by --efficiency. Lengths and steps are assumptions, given by flag
 import argparse
 import dataclasses
 import json
-import math
 import os
 import sys
 from pathlib import Path
 
 import jax
 
-from experiments import plan_arithmetic as arithmetic
-from experiments import plan_chips, plan_compile, plan_count, plan_programs
+from experiments import plan_chips, plan_compile, plan_programs
 from experiments.cells import write_atomic
 from experiments.graph import plan as graph
-from experiments.plan_chips import GIB, Slice
+from experiments.plan_chips import Slice
+from experiments.plan_experiment import experiment
+from experiments.plan_meshes import sampling_mesh, search, training_mesh
 from experiments.plan_programs import Lengths, Program
+from experiments.plan_rows import greedy_of, row_of
 from experiments.plan_table import show
 from experiments.settings import UsageError, parse_flags
-from synthrl_jax.policy import scoring, sharding
 
 KINDS = ("train", "prefill", "decode", "score")
 COMPUTE = ("remat", "attention", "vocab_chunk")  # of how training computes, what flags may change
-
-
-def training_mesh(c: dict, where: Slice, config) -> tuple[dict[str, int], str]:
-    """(mesh over all chips, what to tell). The config's mesh if it fits the slice, else its tensor axis kept, `data` over the
-    slices and `fsdp` over the chips of one."""
-    asked = {axis: int(size) for axis, size in c["mesh"].items()}
-    if any(size < 1 and size != -1 for size in asked.values()) or list(asked.values()).count(-1) > 1:
-        raise UsageError(f"mesh {asked}: sizes of at least 1, at most one of them -1")
-    known = math.prod(size for size in asked.values() if size != -1)
-    mesh = {axis: where.chips // known if size == -1 else size for axis, size in asked.items()}
-    if math.prod(mesh.values()) == where.chips and mesh["data"] % where.slices == 0:
-        return mesh, ""
-    inside, tensor = where.chips // where.slices, max(1, asked["tensor"])
-    if inside % tensor:
-        raise UsageError(f"mesh.tensor={tensor} does not divide the {inside} chips of {where.name}")
-    fsdp = math.gcd(inside // tensor, config.width)
-    mesh = {"data": where.chips // tensor // fsdp, "fsdp": fsdp, "tensor": tensor}
-    flags = " ".join(f"--config.mesh.{axis}={size}" for axis, size in mesh.items() if size != asked[axis])
-    reason = f"of {math.prod(asked.values())} devices" if -1 not in asked.values() else "not of its size"
-    if math.prod(asked.values()) == where.chips:
-        reason = f"not over {where.slices} slices"
-    return mesh, f"the config's mesh is {reason}: planned, and to be run, with {flags}"
-
-
-def sampling_mesh(asked: int, where: Slice, config, training: dict[str, int]) -> dict[str, int]:
-    """The mesh of one sampling replica: over a host's chips, as a run lays it out, or `asked` chips."""
-    if asked:
-        if where.chips % asked or (asked > 8 and asked != where.chips):
-            raise UsageError(f"--sampling-tensor={asked}: 1 to 8, dividing the {where.chips} chips")
-        return {"data": 1, "fsdp": 1, "tensor": asked}
-    ways, host = training["fsdp"] * training["tensor"], where.host
-    found = sharding.decoding_sizes(config, ways if where.chips > 1 else 1, host)
-    if where.chips > host and 2.0 * arithmetic.parameters(config) / found["tensor"] > where.usable / 2:
-        found = sharding.decoding_sizes(config, ways, where.chips)
-    return found
-
-
-def row_of(
-    program: Program, config, where: Slice, mesh: dict[str, int], options, greedy: Program | None = None
-) -> dict:
-    """A program's row: counted and hand-made FLOPs, memory, traffic, time bounds, and what to change. greedy: of a train step
-    what draws its looks at validation."""
-    shape, config, base = None, program.config_of(config), config
-    chips = math.prod(mesh.values())
-    if program.kind in ("prefill", "decode"):
-        shape = plan_programs.sampler_shape(program)
-    if program.kind == "score":
-        rows = scoring.rows_within(config, program.length, program.rows, chips)
-        program = dataclasses.replace(program, rows=rows)
-    function, arguments = plan_programs.build(program, config)
-    chip = where.chip
-    row = {
-        "program": program.name,
-        "kind": program.kind,
-        "topology": where.name,
-        "slices": where.slices,
-        "chips": chips,
-        "mesh": "x".join(map(str, mesh.values())),
-        "rows": program.rows,
-        "micro_batches": program.micro,
-        "length": program.length,
-        "chip_bytes": where.usable,
-        "flops": arithmetic.program_flops(program, config, shape),
-        "counted_flops": plan_count.flops(function, *arguments, trips=program.trips),
-        "model_flops": arithmetic.model_flops(program, config, shape),
-        "resident_bytes": arithmetic.resident_bytes(program, config, mesh, shape),
-        "parameters": arithmetic.parameters(config),
-        "remat": config.remat,
-        "attention": config.attention,
-        "vocab_chunk": config.vocab_chunk,
-    }
-    row |= {"peak_bytes": None, "fits": None, "compiled": False, "note": ""}
-    row["held_bytes"] = arithmetic.held_bytes(program, config, mesh)
-    look = look_of(program, base, where, mesh, greedy)
-    row |= {"look_bytes": look} if look else {}
-    divides = program.micro_rows % (mesh["data"] * mesh["fsdp"]) == 0
-    if program.kind == "train" and not divides:
-        row |= {
-            "fits": False,
-            "note": f"{program.micro_rows} rows do not divide over {mesh['data'] * mesh['fsdp']} chips",
-        }
-    elif row["resident_bytes"] + row["held_bytes"] > where.usable:
-        row |= {"fits": False, "peak_bytes": row["resident_bytes"]}
-        row["note"] = "not compiled: what it cannot do without exceeds the chip's memory"
-    elif look > where.usable:
-        row |= {"fits": False, "peak_bytes": row["resident_bytes"]}
-        row["note"] = f"not compiled: a look at validation takes {look / GIB:.1f} GiB a chip beside the training state"
-    elif options.compile:
-        topology, slices = where.name, where.slices
-        if program.kind != "train" and chips <= 8:  # a replica is a slice of its own: its devices are numbered from 0
-            topology, slices = plan_chips.smallest(chip, chips), 1
-        found = plan_compile.compile_program(program, config, topology, slices, mesh, options.limit)
-        row["note"] = found.pop("error", "")
-        row |= {name: value for name, value in found.items() if name != "collectives"}
-        row["collectives"] = found.get("collectives")
-        if row["peak_bytes"] is not None:  # of a failed compilation only where it ran out of memory
-            row["fits"] = found["compiled"] and row["peak_bytes"] + row["held_bytes"] <= where.usable
-            if found["compiled"] and not row["fits"]:
-                row["note"] = "its peak and what is kept beside it exceed the chip's memory"
-        elif "does not divide" in row["note"]:
-            row["fits"] = False
-    memory = row.get("memory_traffic") or arithmetic.memory_traffic(program, config, mesh, shape)
-    row["memory_traffic"] = memory
-    row["sent"] = sent(program, config, mesh, row.get("collectives"), shape)
-    inside, outside = split(row["sent"], where)
-    row |= {"interconnect_bytes": inside, "network_bytes": outside}
-    row["compute_seconds"] = row["counted_flops"] / chips / chip.flops
-    row["memory_seconds"] = memory / chip.bandwidth
-    row["interconnect_seconds"] = inside / chip.interconnect + outside / plan_chips.DATA_CENTRE
-    bounds = {name: row[f"{name}_seconds"] for name in ("compute", "memory", "interconnect")}
-    row["bound"] = max(bounds, key=bounds.get)
-    row["seconds"] = max(bounds.values())
-    row["mfu"] = row["model_flops"] / chips / chip.flops / row["seconds"]
-    if row["fits"] is False:
-        row["advice"] = advice(program, config, where, mesh, row)
-    return row
-
-
-def look_of(program: Program, config, where: Slice, mesh: dict[str, int], greedy: Program | None) -> float:
-    """Bytes of a chip at a train step's looks at validation; 0 for other programs."""
-    if program.kind != "train" or greedy is None:
-        return 0.0
-    sizes = sharding.decoding_sizes(config, math.gcd(mesh["fsdp"] * mesh["tensor"], where.host), where.chips)
-    return arithmetic.look_bytes(program, config, mesh, sizes, plan_programs.sampler_shape(greedy))
-
-
-def sent(program, config, mesh, collectives, shape=None) -> dict[str, float]:
-    """Bytes that a chip sends, by mesh axes: as compiled, or on paper."""
-    if collectives is None:
-        return arithmetic.interconnect_traffic(program, config, mesh, shape)
-    by_axis: dict[str, float] = {}
-    for entry in collectives:
-        by_axis[entry["axis"]] = by_axis.get(entry["axis"], 0.0) + entry["bytes"]
-    return by_axis
-
-
-def split(by_axis: dict[str, float], where: Slice) -> tuple[float, float]:
-    """Bytes that stay inside of a slice, and those that go between slices."""
-    outside = sum(n for axis, n in by_axis.items() if where.slices > 1 and "data" in axis)
-    return sum(by_axis.values()) - outside, outside
-
-
-def advice(program: Program, config, where: Slice, mesh: dict[str, int], row: dict) -> str:
-    """What to change first where a program does not fit."""
-    ways = mesh["data"] * mesh["fsdp"]
-    if program.kind == "train" and program.micro_rows % ways:
-        return f"make train.batch / micro a multiple of {ways}, or a mesh with fewer ways"
-    if "does not divide" in row["note"]:
-        return "mesh: axes that divide the decoder's dimensions (fsdp the width, tensor heads, key-value heads and vocabulary)"
-    if row.get("look_bytes", 0.0) > where.usable and row["resident_bytes"] + row["held_bytes"] <= where.usable:
-        return "fewer rows (sample.rows), or a mesh of more chips"
-    if program.kind in ("prefill", "decode", "score"):
-        if mesh["data"] * mesh["fsdp"] * mesh["tensor"] < where.host:
-            return f"--sampling-tensor={where.host}: weights and caches over more chips; or fewer rows (sample.rows)"
-        return "fewer rows (sample.rows) or shorter continuations (sample.max_tokens)"
-    trained, moments, frozen = arithmetic.state_bytes(program, config)
-    whole = 2 * trained + moments + frozen + row["held_bytes"] * mesh["fsdp"] * mesh["tensor"]
-    state = whole / (mesh["fsdp"] * mesh["tensor"])
-    if state > 0.6 * where.usable:
-        other = "" if program.settings.get("lora") else ", or LoRA"
-        return (
-            f"mesh: parameters, moments and gradients take {state / GIB:.1f} GiB a chip; fsdp x tensor of "
-            f"{math.ceil(whole / (0.6 * where.usable))} or more (a larger slice){other}"
-        )
-    if config.remat != "full":
-        return "remat: 'full' keeps only each layer's input"
-    if program.micro_rows > ways:
-        return f"micro-batch: train.micro={max(1, program.micro_rows // 2)} halves the activations"
-    if config.attention == "xla":
-        return "attention: 'splash' never holds the scores"
-    if not config.vocab_chunk:
-        return "vocab_chunk: 4096 never holds the logits"
-    return "mesh: a larger tensor axis splits each row's activations; or a larger slice"
-
-
-def experiment(
-    c: dict, config, rows: list[dict], made: list[Program], lengths: Lengths, where: Slice, options
-) -> list[dict]:
-    """Rows a stage: cells, tokens, rollouts, hours, chip-hours, bytes stored, cost; and their sum."""
-    by_name = {row["program"]: row for row in rows}
-    decode, prefill, score = (
-        next((r for r in rows if r["kind"] == kind), None) for kind in ("decode", "prefill", "score")
-    )
-    replicas = where.chips // decode["chips"]
-    decode_rate = decode["rows"] * 32 / decode["seconds"] * replicas
-    prefill_rate = prefill_tokens(made) / prefill["seconds"] * replicas
-    score_rate = score["rows"] * score["length"] / score["seconds"] * replicas
-    out = []
-    for stage in arithmetic.stages(graph(options.locked), c, lengths, config, made):
-        seconds = stage.generated / decode_rate + stage.prefilled / prefill_rate + stage.scored / score_rate
-        seconds += sum(updates * by_name[name]["seconds"] for name, updates in stage.programs)
-        hours = seconds / 3600 / options.efficiency
-        entry = {
-            "stage": stage.stage,
-            "cells": stage.cells,
-            "tokens_generated": stage.generated,
-            "rollouts": stage.rollouts,
-        }
-        entry |= {
-            "updates": stage.updates,
-            "hours": hours,
-            "chip_hours": hours * where.chips,
-            "stored_bytes": stage.stored,
-        }
-        entry["cost"] = entry["chip_hours"] * options.price if options.price else None
-        used = [by_name[name]["fits"] for name, _ in stage.programs]
-        drawn = ((decode, stage.generated), (prefill, stage.prefilled), (score, stage.scored))
-        used += [row["fits"] for row, amount in drawn if amount]
-        entry["fits"] = all_fit(used)
-        out.append(entry)
-    total = {"stage": "total", **{k: sum(e[k] or 0 for e in out) for k in out[0] if k not in ("stage", "fits")}}
-    total["cost"] = total["cost"] if options.price else None
-    total["fits"] = all_fit([entry["fits"] for entry in out])
-    # the trained parameters and the optimiser's state, of the largest step; the exported policy in bfloat16
-    states = (arithmetic.state_bytes(program, program.config_of(config)) for program in made if program.kind == "train")
-    total["checkpoint_bytes"] = max(trained + moments for trained, moments, _ in states)
-    total["policy_bytes"] = 2.0 * arithmetic.parameters(config)
-    return [*out, total]
-
-
-def all_fit(known: list[bool | None]) -> bool | None:
-    """False where one does not fit, None where one is not known."""
-    return False if False in known else None if None in known else True
-
-
-def prefill_tokens(made: list[Program]) -> float:
-    """Tokens that one prefill takes."""
-    shape = plan_programs.sampler_shape(next(p for p in made if p.kind == "prefill"))
-    return shape.jobs * shape.prefix
-
-
-def search(c: dict, config, where: Slice, programs: list[Program], options, best: int = 3) -> list[dict]:
-    """The dearest train step on every mesh and micro-batch that divides, by paper time; the best few compiled."""
-    program = max((p for p in programs if p.kind == "train"), key=lambda p: arithmetic.program_flops(p, config))
-    base, config, greedy = config, program.config_of(config), greedy_of(programs)
-    found = []
-    inside = where.chips // where.slices
-    for tensor in [n for n in (1, 2, 4, 8) if inside % n == 0 and config.heads % n == 0 and config.kv_heads % n == 0]:
-        for fsdp in [n for n in divisors(inside // tensor) if config.width % n == 0]:
-            mesh = {"data": where.chips // tensor // fsdp, "fsdp": fsdp, "tensor": tensor}
-            for micro in [m for m in divisors(program.rows) if program.rows // m % (mesh["data"] * fsdp) == 0]:
-                candidate = dataclasses.replace(program, micro=micro)
-                state = arithmetic.resident_bytes(candidate, config, mesh)
-                state += arithmetic.held_bytes(candidate, config, mesh)
-                # activations come on top of the state (compiling decides by how much); a look is all that it takes
-                holds = state < 0.9 * where.usable and look_of(candidate, base, where, mesh, greedy) <= where.usable
-                if mesh["data"] % where.slices == 0 and holds:
-                    found.append((paper_seconds(candidate, config, where, mesh), micro, candidate, mesh))
-    found.sort(key=lambda entry: entry[:2])
-    kept, seen = [], set()
-    for _, _, candidate, mesh in found:
-        if str(mesh) not in seen and len(kept) < best:  # of a mesh the fewest micro-batches first
-            seen.add(str(mesh))
-            kept.append(row_of(candidate, base, where, mesh, options, greedy))
-            if kept[-1]["fits"] is False and candidate.micro < program.rows:
-                halved = dataclasses.replace(candidate, micro=candidate.micro * 2)
-                if halved.micro_rows % (mesh["data"] * mesh["fsdp"]) == 0:
-                    kept.append(row_of(halved, base, where, mesh, options, greedy))
-    return sorted(kept, key=lambda row: (row["fits"] is False, row["seconds"]))
-
-
-def paper_seconds(program: Program, config, where: Slice, mesh: dict[str, int]) -> float:
-    """The largest of the three bounds, from arithmetic alone."""
-    chips, chip = math.prod(mesh.values()), where.chip
-    inside, outside = split(sent(program, config, mesh, None), where)
-    compute = arithmetic.program_flops(program, config) / chips / chip.flops
-    memory = arithmetic.memory_traffic(program, config, mesh) / chip.bandwidth
-    return max(compute, memory, inside / chip.interconnect + outside / plan_chips.DATA_CENTRE)
-
-
-def greedy_of(programs: list[Program]) -> Program:
-    """What draws greedy answers."""
-    return next(p for p in programs if p.name == plan_programs.GREEDY)
 
 
 def wanted(program: Program, words: list[str]) -> bool:
@@ -321,10 +48,6 @@ def settings_of(options, lengths: Lengths, where: Slice, argv: list[str]) -> dic
     kept = {name: getattr(options, name) for name in flags}
     slices = {"topology": where.name, "slices": where.slices}
     return kept | slices | dataclasses.asdict(lengths) | {"overrides": " ".join(told)}
-
-
-def divisors(n: int) -> list[int]:
-    return [d for d in range(1, n + 1) if n % d == 0]
 
 
 def main(argv: list[str] | None = None) -> int:
