@@ -7,7 +7,8 @@ too; RFT on right answers with and without a wrong step, offline and in rounds, 
 method of configs/arithmetic_scaling.py moves right and wrong steps (the columns of drift).
 
 Run it in the work directory of configs/arithmetic_scaling.py, whose cells it needs: SFT at all sizes, for the multiples, and the
-methods. Hardware: two CPU cores. Time beyond those, with two workers: about 50 minutes a seed.
+methods. Hardware: two CPU cores. Time beyond those, with two workers: 40 minutes a seed as
+measured, and an estimated 10 for the three rounds that came after.
 Results: experiments/results/arithmetic_scaling.json.
 Command: python -m experiments.run --config=configs/arithmetic_scaling_parts.py --workers=2
 """
