@@ -36,9 +36,11 @@ def get_config():
     c.evaluate.n = 5
     c.sft.looks, c.sft.optimizer = 6, {"learning_rate": 5e-4}
     c.sft.grid = {"epochs": (5.0, 10.0)}
-    # Twice the rate is better from 8,000 on, and not below (configs/arithmetic_scaling_sft.py).
-    faster = {"grid": {}, "epochs": 10.0, "optimizer": {"learning_rate": 1e-3}}
-    c.sft_by_size = {str(size): faster for size in (8000, 16000, 32000)}
+    # More problems want higher rates: 5e-4 is best up to 4,000 (configs/arithmetic_scaling_sft.py; 32,000 as 16,000).
+    c.sft_by_size = {
+        str(size): {"grid": {}, "epochs": 10.0, "optimizer": {"learning_rate": rate}}
+        for size, rate in ((8000, 1e-3), (16000, 2e-3), (32000, 2e-3))
+    }
     c.tune_seeds = (0,)
 
     c.sample.n, c.sample.temperature = 16, 0.7
