@@ -1,14 +1,16 @@
 """How much of a run is done, and about how long the rest takes: from the times of the cells that are there."""
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 
 from experiments.cells import MANIFEST, Cell, Node
 from synthrl_jax import pod
 
-# Stages whose time goes with the number of problems, training aside; a cell of the others costs the same at every size.
-BY_SIZE = ("data", "sample", "grade", "positives", "values", "credit")
+# Stages whose time goes with the number of problems, and with these settings of theirs; training goes with its rows, and a cell
+# of the other stages costs the same at every size.
+BY_SIZE = {"data": (), "sample": ("n",), "grade": (), "positives": (), "values": ("rollouts",), "credit": ()}
 SIZE = re.compile(r" N=(\d+)")
 ROUND = re.compile(r" round \d+ ")
 QUICK = ("recorded", "choose", "best", "slice")  # no work worth counting
@@ -18,7 +20,8 @@ class Countdown:
     """Counts the cells of a plan; `workers` of them are made side by side."""
 
     def __init__(self, nodes: Sequence[Node], workers: int = 1):
-        self.left = {node.label: node for node in nodes}
+        self.nodes = {node.label: node for node in nodes}
+        self.left = dict(self.nodes)
         self.total, self.workers = len(self.left), workers
         self.copied = _copied(self.left) if pod.count() == 1 else set()  # a pod trains them again
         self.seconds: dict[str, float] = {}
@@ -31,14 +34,28 @@ class Countdown:
             return
         manifest = json.loads((cell.path / MANIFEST).read_text())
         self.seconds[node.stage] = self.seconds.get(node.stage, 0.0) + manifest["seconds"]
-        self.weights[node.stage] = self.weights.get(node.stage, 0.0) + _weight(node)
+        self.weights[node.stage] = self.weights.get(node.stage, 0.0) + self._weight(node)
 
     def seconds_left(self) -> tuple[float, bool]:
         """An estimate for the cells to do, each by the mean of its stage, and whether every stage among them has one."""
         kinds = [n for n in self.left.values() if n.stage not in QUICK and n.label not in self.copied]
         known = [node for node in kinds if node.stage in self.seconds]
-        work = sum(_weight(node) * self.seconds[node.stage] / self.weights[node.stage] for node in known)
+        work = sum(self._weight(node) * self.seconds[node.stage] / self.weights[node.stage] for node in known)
         return work / self.workers, len(known) == len(kinds)
+
+    def _weight(self, node: Node) -> float:
+        """What a cell's time is in proportion to, within its stage, as far as the settings tell."""
+        if train := node.settings.get("train"):
+            return train["updates"] * train["batch"] or train["epochs"] * self._problems(node)
+        if node.stage not in BY_SIZE:
+            return 1.0
+        return self._problems(node) * math.prod(node.settings.get(name, 1) for name in BY_SIZE[node.stage])
+
+    def _problems(self, node: Node) -> float:
+        """How many problems a cell is of: its own number, or that of its data (a slice, in rounds), or the size in its label."""
+        data = self.nodes.get(node.inputs.get("data"), node)
+        found = SIZE.search(node.label)
+        return float(data.settings.get("count") or (found[1] if found else 1))
 
     def line(self) -> str:
         """`34/120 cells`."""
@@ -74,12 +91,3 @@ def _searches(nodes: Mapping[str, Node]) -> list[tuple[str, Node]]:
     """The searches whose points are all in the plan."""
     chosen = [(label, node) for label, node in nodes.items() if node.stage == "choose"]
     return [(label, node) for label, node in chosen if nodes.keys() >= set(node.inputs.values())]
-
-
-def _weight(node: Node) -> float:
-    """What a cell's time is in proportion to, within its stage: the rows that are trained on, as far as the settings tell."""
-    found, train = SIZE.search(node.label), node.settings.get("train")
-    problems = float(found[1]) if found else 1.0
-    if train:
-        return train["updates"] * train["batch"] or train["epochs"] * problems
-    return problems if node.stage in BY_SIZE else 1.0

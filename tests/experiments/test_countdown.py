@@ -90,3 +90,16 @@ def test_a_run_tells_of_each_cell_that_it_makes(tmp_path, capsys):
     assert first.endswith("1/2 cells: data validation, about 0 s left") and second.endswith("2/2 cells: data test")
     run.run(plan, str(tmp_path))
     assert capsys.readouterr().out == ""
+
+
+def test_sampling_goes_with_problems_and_samples_those_of_a_slice_in_rounds(finish):
+    data = [Node("data validation", "data", {"count": 200}), Node("data N=1000 seed=0", "data", {"count": 1000})]
+    part = Node("slice 1 of 300 N=1000 seed=0", "slice", {"count": 300}, {"data": data[1].label})
+    whole = Node("sample N=1000 seed=0", "sample", {"n": 16}, {"data": data[1].label})
+    few = Node("rounds round 1 sample N=1000 seed=0", "sample", {"n": 80}, {"data": part.label})
+    count = Countdown([*data, part, whole, few])
+    finish(count, data[0], 2.0)
+    assert count.seconds_left()[0] == 10.0, "the training problems are five times as many"
+    finish(count, data[1], 10.0)
+    finish(count, whole, 160.0)
+    assert count.seconds_left() == (160.0 * 300 * 80 / (1000 * 16), True)
