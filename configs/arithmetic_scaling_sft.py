@@ -27,4 +27,4 @@ def get_config():
 
 
 def _grid(settings):
-    return tuple({"optimizer": {"learning_rate": rate}, "epochs": epochs} for rate, epochs in settings)
+    return tuple({"epochs": epochs, "optimizer": {"learning_rate": rate}} for rate, epochs in settings)
