@@ -1,0 +1,31 @@
+"""Are six rounds of fork pairs at this rate the best that fork pairs can do? Other rates, NLL weights and twice the rounds.
+
+One seed, on validation: choices of configs/arithmetic_scaling.py that were looked at after it was fixed, and which changed nothing
+there. Run it in that config's work directory. Hardware: two CPU cores, two workers. Time, measured: 35 minutes.
+Results: experiments/results/arithmetic_scaling.json.
+Command: python -m experiments.run --config=configs/arithmetic_scaling_rounds.py --workers=2; then
+python -m experiments.claims --config=configs/arithmetic_scaling_rounds.py --only-settings --table
+"""
+
+from configs import arithmetic_scaling
+
+
+def get_config():
+    c = arithmetic_scaling.get_config()
+    c.name = "arithmetic_scaling_rounds"
+    c.seeds, c.sft_sizes = (0,), ()
+    entries = c.methods.to_dict()
+    fork = entries["rounds_fork"]
+    methods, titles = {}, {}
+    for name in ("rounds_fork", "rounds_rft", "rounds_outcome_slow"):
+        methods[name] = {**entries[name], "rounds": {**entries[name]["rounds"], "count": 12}}
+        titles[name] = c.titles[name].replace("6 rounds", "12 rounds")
+    for rate in ("1e-4", "4e-4"):
+        methods[f"rounds_fork_{rate}"] = {**fork, "optimizer": {**fork["optimizer"], "learning_rate": float(rate)}}
+        titles[f"rounds_fork_{rate}"] = f"6 rounds of fork pairs, rate {rate}"
+    for nll in (0, 1):
+        methods[f"rounds_fork_nll{nll}"] = {**fork, "loss_args": {**fork["loss_args"], "nll": float(nll)}}
+        titles[f"rounds_fork_nll{nll}"] = f"6 rounds of fork pairs, NLL {nll}"
+    c.methods = methods
+    c.titles.update(titles)
+    return c
