@@ -1,7 +1,7 @@
 """Are six rounds of fork pairs at this rate the best that fork pairs can do? Other rates, NLL weights and twice the rounds.
 
-One seed, on validation: choices of configs/arithmetic_scaling.py that were looked at after it was fixed, and which changed nothing
-there. Run it in that config's work directory. Hardware: two CPU cores, two workers. Time, measured: 35 minutes.
+One seed, on validation: choices of configs/arithmetic_scaling.py that were looked at after it was fixed, and that changed
+nothing there. Run it in that config's work directory. Hardware: two CPU cores, two workers. Time, measured: 36 minutes.
 Results: experiments/results/arithmetic_scaling.json.
 Command: python -m experiments.run --config=configs/arithmetic_scaling_rounds.py --workers=2; then
 python -m experiments.claims --config=configs/arithmetic_scaling_rounds.py --only-settings --table
