@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -84,19 +85,17 @@ def _run(nodes: list[Node], workdir: str, workers: int, told) -> dict[str, Cell]
     waiting, running, began, count = list(nodes), {}, time.monotonic(), Countdown(nodes, workers)
     try:
         while waiting or running:
+            for node, cell in _made_before(waiting, done, workdir) if pod.count() == 1 else ():
+                done[node.label] = _told(node, cell, count, began)
+                told(node, cell)
             for node in [n for n in waiting if all(label in done for label in n.inputs.values())]:
                 waiting.remove(node)
-                inputs = {role: done[label] for role, label in node.inputs.items()}
+                inputs = _inputs(node, done)
                 if pod.count() > 1:
                     cell = make_cell(workdir, node, inputs)
                     done[node.label] = _told(node, cell, count, began)
                     if pod.first():
                         told(node, cell)
-                    continue
-                found = CellStore(workdir).find(node, cell_store.key_of(node, STAGES[node.stage][1], inputs)[0])
-                if found is not None:
-                    done[node.label] = _told(node, found, count, began)
-                    told(node, found)
                     continue
                 if executor is None:
                     done[node.label] = _told(node, make_cell(workdir, node, inputs), count, began)
@@ -121,6 +120,24 @@ def _run(nodes: list[Node], workdir: str, workers: int, told) -> dict[str, Cell]
         elif executor is not None:
             executor.shutdown()
     return done
+
+
+def _inputs(node: Node, done: dict[str, Cell]) -> dict[str, Cell]:
+    return {role: done[label] for role, label in node.inputs.items()}
+
+
+def _made_before(waiting: list[Node], done: dict[str, Cell], workdir: str) -> Iterator[tuple[Node, Cell]]:
+    """Take those nodes off `waiting` whose cells are there; all before any work, so that the time left is of what is to do.
+
+    A plan has inputs before what uses them, and the caller puts each cell into `done` before it asks for the next one.
+    """
+    store = CellStore(workdir)
+    for node in list(waiting):
+        if all(label in done for label in node.inputs.values()):
+            found = store.find(node, cell_store.key_of(node, STAGES[node.stage][1], _inputs(node, done))[0])
+            if found is not None:
+                waiting.remove(node)
+                yield node, found
 
 
 def _told(node: Node, cell: Cell, count: Countdown, began: float) -> Cell:

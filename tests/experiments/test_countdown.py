@@ -92,6 +92,16 @@ def test_a_run_tells_of_each_cell_that_it_makes(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_cells_that_are_there_count_before_any_is_made(tmp_path, capsys):
+    data = [Node(f"data {n}", "data", {"source": "arithmetic", "split": "train", "count": n}) for n in (2, 4)]
+    chain = [data[1], Node("slice 1 of 2", "slice", {"number": 0, "count": 2}, {"data": data[1].label})]
+    run.run(chain, str(tmp_path))
+    capsys.readouterr()
+    run.run([data[0], *chain], str(tmp_path))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith("3/3 cells: data 2"), "the chain was found before the first one was made"
+
+
 def test_sampling_goes_with_problems_and_samples_those_of_a_slice_in_rounds(finish):
     data = [Node("data validation", "data", {"count": 200}), Node("data N=1000 seed=0", "data", {"count": 1000})]
     part = Node("slice 1 of 300 N=1000 seed=0", "slice", {"count": 300}, {"data": data[1].label})
