@@ -12,11 +12,8 @@ and --config.problems.settings.difficulty.steps="(6,6)" --config.sft_sizes="()";
 from configs import arithmetic_scaling
 
 METHODS = ("sft_continued", "sft_complete", "rft", "dpo_outcome", "dpo_per_step")
-METHODS += (
-    "rounds_fork",
-    "rounds_outcome_slow",
-    "rounds_rft",
-)  # of the outcome rounds the rate that is better in the study
+# Of the outcome rounds' two rates the one that is better in the study.
+METHODS += ("rounds_fork", "rounds_outcome_slow", "rounds_rft")
 
 
 def get_config():
