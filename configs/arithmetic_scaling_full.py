@@ -20,5 +20,4 @@ def get_config():
     c.updates_at = 1000
     c.seeds = (0,)
     del c.methods["rounds_outcome"]
-    c.main_outcome = "rounds_outcome_slow"
     return c
