@@ -68,10 +68,9 @@ def get_config():
     short["optimizer"] = {"schedule": "constant", "warmup": 0.0, "learning_rate": 2e-4}
     c.methods.rounds_fork = {**short, "method": "dpo_per_step"}
     more = {**ROUNDS, "sample": {"n": 80}}
-    unvalued = {"monte_carlo": {"rollouts": 1}, "credit": {"k": 1}, "rounds": more}
-    c.methods.rounds_outcome = {**short, **unvalued, "method": "dpo_outcome"}
+    c.methods.rounds_outcome = {**short, "method": "dpo_outcome", "rounds": more}
     slow = {"optimizer": {**short["optimizer"], "learning_rate": 5e-5}}
-    c.methods.rounds_outcome_slow = {**short, **unvalued, **slow, "method": "dpo_outcome"}
+    c.methods.rounds_outcome_slow = {**c.methods.rounds_outcome.to_dict(), **slow}
     c.methods.rounds_rft = {**short, "loss_args": {}, "start": "sft", "method": "rft", "rounds": more}
     weights = {"beta": 0.3, "max_weight": 20.0}
     c.methods.rounds_weighted = {**short, "loss_args": weights, "start": "sft", "method": "advantage_weighted"}

@@ -11,6 +11,7 @@ from synthrl_jax import pod
 # Stages whose time goes with the number of problems, and with these settings of theirs; training goes with its rows, and a cell
 # of the other stages costs the same at every size.
 BY_SIZE = {"data": (), "sample": ("n",), "grade": (), "positives": (), "values": ("rollouts",), "credit": ()}
+NONE_DRAWN = 0.05  # what `values` does without rollouts, against one rollout a step
 SIZE = re.compile(r" N=(\d+)")
 ROUND = re.compile(r" round \d+ ")
 QUICK = ("recorded", "choose", "best", "slice")  # no work worth counting
@@ -49,7 +50,8 @@ class Countdown:
             return train["updates"] * train["batch"] or train["epochs"] * self._problems(node)
         if node.stage not in BY_SIZE:
             return 1.0
-        return self._problems(node) * math.prod(node.settings.get(name, 1) for name in BY_SIZE[node.stage])
+        counts = (node.settings.get(name, 1) for name in BY_SIZE[node.stage])
+        return self._problems(node) * math.prod(count or NONE_DRAWN for count in counts)
 
     def _problems(self, node: Node) -> float:
         """How many problems a cell is of: its own number, or that of its data (a slice, in rounds), or the size in its label."""

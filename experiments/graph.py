@@ -217,17 +217,21 @@ class _One:
         """Rounds of sample, grade, values, credit and train, each on fresh samples of a slice of the problems; the policy is
         the best round's by validation accuracy."""
         rounds, policy, nodes, trained = entry["rounds"], self.sft, [], {}
-        problems = self._scaled(rounds["problems"])
+        problems, method = self._scaled(rounds["problems"]), methods.find(name, entry)[0]
+        # These samples serve this method alone: one that pairs whole responses needs them chosen, and no rollouts of them.
+        monte_carlo = entry.get("monte_carlo") or {}
+        if method.rows_from != "rollouts":
+            monte_carlo = {**monte_carlo, "rollouts": 0, "early_stop": ""}
         for number in range(1, rounds["count"] + 1):
             prefix = f"{label} round {number} "
             part = f"slice {number} of {problems} {self.at}"
             cut = {"number": number - 1, "count": problems}
             nodes.append(Node(part, "slice", cut, {"data": self.data}, self.seed))
             sample = merged(self.c["sample"], rounds.get("sample") or {})
-            earlier, made = self._sampled(prefix, {"data": part, "sft": policy}, sample, entry.get("monte_carlo"))
+            earlier, made = self._sampled(prefix, {"data": part, "sft": policy}, sample, monte_carlo)
             reference = self.sft if rounds.get("reference", "round") == "sft" else policy
             inputs = {**earlier, "base": self.base, "reference": reference}
-            if methods.find(name, entry)[0].needs_credit:
+            if method.needs_credit:
                 inputs["credit"], credit = self._credit(name, entry, earlier, prefix)
                 made += credit
             else:

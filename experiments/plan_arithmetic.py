@@ -254,7 +254,7 @@ def stages(nodes: Sequence[Node], c: dict, lengths: Lengths, config, made: Seque
             N = _size(node, by_label)
             responses = N * (s["negatives"] + s["positives"])
             rollouts = responses * (lengths.steps - 1) * s["rollouts"]
-            sampled("values", rollouts, response / 2, responses * (prompt + response))
+            sampled("values", rollouts, response / 2, responses * (prompt + response) * bool(s["rollouts"]))
         elif node.stage == "evaluate":
             N = _size(node, by_label)
             sampled("evaluate", N * (1 + s["n"]), response, 2 * N * prompt, stored=False)

@@ -47,7 +47,8 @@ def values(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
     """Writes responses.jsonl (the chosen ones), values.jsonl and summary.jsonl.
 
     settings.early_stop: "" draws `rollouts` for each step; "pit" or "advantage" looks after `looks` rollouts, and after that
-    draws more, up to `rollouts`, only for the steps of which that question is still open (`credit.early_stop`).
+    draws more, up to `rollouts`, only for the steps of which that question is still open (`credit.early_stop`). With 0
+    `rollouts` responses are chosen and cut into steps, of which none gets a value.
     """
     policy, problems = load_sampler(inputs["sft"], settings), {p.id: p for p in read_problems(inputs["data"])}
     tokenizer = policy.tokenizer
@@ -77,7 +78,8 @@ def values(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
             rows.append((tokenizer.decode(text), problems[response.problem_id].answer, settings["grading"]))
         return grading.grade_many(rows)
 
-    for number, end in enumerate(rounds):
+    counted = [step_values(response, spans[response.id], {}, 0) for response in chosen]
+    for number, end in enumerate(rounds if budget else []):
         # a round's rollouts are what the next indices would have been without early stopping
         store = out / ("completions" if number == 0 else f"completions_{number}")
         rollouts.sample_to_store(
@@ -94,9 +96,7 @@ def values(settings: dict, inputs: dict[str, Path], out: Path, seed: int, label:
                 drawn[root].setdefault(fork, Tally()).add(found)
             outcomes += seen
             tokens += count
-        counted = []
-        for response in chosen:
-            counted.append(step_values(response, spans[response.id], drawn[response.id], budget))
+        counted = [step_values(response, spans[response.id], drawn[response.id], budget) for response in chosen]
         if end == budget:
             break
         for response, found in zip(chosen, counted):

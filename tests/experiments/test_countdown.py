@@ -113,3 +113,14 @@ def test_sampling_goes_with_problems_and_samples_those_of_a_slice_in_rounds(fini
     finish(count, data[1], 10.0)
     finish(count, whole, 160.0)
     assert count.seconds_left() == (160.0 * 300 * 80 / (1000 * 16), True)
+
+
+def test_values_without_rollouts_take_a_little(finish):
+    drawn = {"rollouts": 0}
+    first, second = (Node(f"values dpo_outcome round {i} N=300 seed=0", "values", drawn) for i in (1, 2))
+    full = Node("values N=300 seed=0", "values", {"rollouts": 8})
+    count = Countdown([first, second, full])
+    finish(count, first, 3.0)
+    assert count.seconds_left()[0] > 10 * 3.0, "the one with rollouts takes most of the time"
+    finish(count, full, 480.0)
+    assert count.seconds_left()[0] < 0.01 * 480.0

@@ -100,6 +100,23 @@ def test_each_round_samples_from_the_one_before_and_refers_to_what_it_says():
     assert len(set(seeds)) == 3, "the rounds would draw the same samples"
 
 
+def test_rounds_of_methods_that_need_no_values_draw_no_rollouts():
+    entry = {"rounds": {"count": 2, "problems": 10}, "loss_args": {"beta": 0.1}}
+    pairs = {name: {**entry, "method": name} for name in ("dpo_outcome", "dpo_edit_distance", "dpo_per_step")}
+    pairs["dpo_outcome"]["monte_carlo"] = {"negatives": 7}
+    c = config(**pairs, rft={**entry, "method": "rft", "loss_args": {}})
+    c.methods.offline = {"method": "dpo_outcome", "loss_args": {"beta": 0.1}}
+    nodes = by_label(c)
+    for name, drawn in (("dpo_outcome", 0), ("dpo_edit_distance", 0), ("dpo_per_step", c.monte_carlo.rollouts)):
+        for number in (1, 2):
+            values = nodes[f"values {name} round {number} N=48 seed=0"]
+            assert values.settings["rollouts"] == drawn
+            assert values.settings["negatives"] == (7 if name == "dpo_outcome" else c.monte_carlo.negatives)
+            assert nodes[f"credit {name} round {number} N=48 seed=0"].inputs["values"] == values.label
+    assert "values rft round 1 N=48 seed=0" not in nodes
+    assert nodes["values N=48 seed=0"].settings["rollouts"] == c.monte_carlo.rollouts, "which other methods use too"
+
+
 def test_updates_and_slices_of_rounds_grow_with_the_problems():
     rounds = {"count": 2, "problems": 10}
     methods = {"fork": {"method": "dpo_per_step", "updates": 30, "rounds": rounds}, "rft": {"epochs": 2.0}}

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from experiments import artifacts, run
-from experiments.cells import fingerprint
+from experiments.cells import MANIFEST, fingerprint
+from experiments.stages import find_stage
 from experiments.stages.base import load_policy
 from synthrl_jax.credit.example import load_examples
 from synthrl_jax.credit.values import best_of_k_value
@@ -151,6 +152,24 @@ def test_the_oracle_s_pits_make_pairs_weighted_by_the_value_before(finished):
     rows = load_examples(cell(finished, "credit true") / "pairs_fork.npz")
     values, weights = (np.array([row.meta[name] for row in rows]) for name in ("value_before", "pair_weight"))
     assert len(rows) and np.allclose(weights, values / values.mean())
+
+
+def test_without_rollouts_the_pairs_of_whole_responses_are_the_same(finished, tmp_path):
+    inputs = {role: cell(finished, role) for role in ("data", "sft", "grade", "positives")}
+    for stage, changes in (("values", {"rollouts": 0}), ("credit", {})):
+        made = json.loads((cell(finished, stage) / MANIFEST).read_text())
+        inputs[stage] = tmp_path / stage
+        inputs[stage].mkdir()
+        find_stage(stage)[0](made["settings"] | changes, inputs, inputs[stage], made["seed"], stage)
+    (summary,) = artifacts.read_jsonl(inputs["values"] / "summary.jsonl")
+    assert summary["rollouts"] == summary["tokens"] == 0 < summary["responses"]
+    for name in ("pairs_outcome", "pairs_edit_distance"):
+        assert (inputs["credit"] / f"{name}.npz").read_bytes() == (
+            cell(finished, "credit") / f"{name}.npz"
+        ).read_bytes()
+        assert len(load_examples(inputs["credit"] / f"{name}.npz")) > 0
+    for name in ("pairs_fork", "weighted", "filtered"):
+        assert not len(load_examples(inputs["credit"] / f"{name}.npz"))
 
 
 def test_drift_is_measured_on_the_same_samples_for_every_method(finished):
