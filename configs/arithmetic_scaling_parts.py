@@ -3,12 +3,13 @@
 Rollouts a step (2 to 32, best-of-2), K of the policy that completes (1 to 10, 16 rollouts, weighted pairs), pairs weighted by the
 value before the pit or chosen by it (a zero after a small value is mostly a sampling zero), every significantly negative step as
 a pit, the pits of the truth (upper bound), random ones (lower bound), the whole rest as the rejected side, these three in rounds
-too; RFT on right answers with and without a wrong step, offline and in rounds, and rounds of filtered steps; and how much each
-method of configs/arithmetic_scaling.py moves right and wrong steps (the columns of drift).
+too, the whole rest at a lower rate as well; RFT on right answers with and without a wrong step, offline and in rounds, and rounds
+of filtered steps; longer SFT; and how much each method of configs/arithmetic_scaling.py moves right and wrong steps (the columns
+of drift).
 
 Run it in the work directory of configs/arithmetic_scaling.py, whose cells it needs: SFT at all sizes, for the multiples, and the
 methods. Hardware: two CPU cores. Time beyond those, with two workers: 40 minutes a seed as
-measured, and an estimated 10 for the three rounds that came after.
+measured, and an estimated 20 for what came after.
 Results: experiments/results/arithmetic_scaling.json.
 Command: python -m experiments.run --config=configs/arithmetic_scaling_parts.py --workers=2
 """
@@ -51,6 +52,16 @@ def get_config():
     for name in c.methods:
         if name not in entries:
             c.titles[name] = _title(*name.rsplit("_", 1))
+    # Is it localisation that the whole rest lacks, or does its longer rejected side want a lower rate, as outcome pairs do?
+    slow = entries["rounds_outcome_slow"]["optimizer"]
+    c.methods.rounds_rest_slow = {**entries["rounds_fork"], "credit": credits["rest"], "optimizer": slow}
+    c.titles.rounds_rest_slow = "6 rounds, the whole rest as the rejected side, at a quarter of fork's rate"
+    # What as many updates as six rounds have are worth without samples.
+    rounds = entries["rounds_fork"]
+    count = rounds["rounds"]["count"]
+    longer = {"method": "sft_continued", "updates": count * rounds["updates"], "looks": count}
+    c.methods.sft_longer = {**entries["sft_continued"], **longer}
+    c.titles.sft_longer = "SFT, as many updates more as 6 rounds"
     return c
 
 
