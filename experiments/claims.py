@@ -1,6 +1,7 @@
 """The paper's claims from a study's results file: experiments/results/claims.json, claims_by_setting.json, and three figures.
 
     python -m experiments.claims --config=configs/arithmetic_scaling.py [--json FILE] [--only-settings] [--table]
+                                 [--compare=METHOD,OTHER]
 
 It reads the results file that the config names and nothing of the work directory. Each claim is read at `config.main_size`, or
 where that is 0 at the largest of `config.sizes` that SFT's curve exceeds 16 times. Accuracy is greedy, error is 1 - accuracy; the
@@ -33,8 +34,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments import comparison, study_table
 from experiments import study as studies
-from experiments import study_table
 from experiments.cells import write_atomic
 from experiments.report_data import ENOUGH_SEEDS, RESAMPLES
 from experiments.run import config_hash
@@ -295,9 +296,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", help="write the claims' rows to this file too")
     parser.add_argument("--only-settings", action="store_true", help="leave claims.json alone: this is no main setting")
     parser.add_argument("--table", action="store_true", help="print the study's rows as a Markdown table too")
+    parser.add_argument(
+        "--compare", help="METHOD,OTHER[,...]: only say how the first differs from the others; writes nothing"
+    )
     parser.add_argument("--out", default=str(RESULTS), help="the directory of the result files")
     try:
         args, config = parse_flags(parser, argv)
+        if args.compare is not None:
+            print(comparison.text(studies.read(config), args.compare.split(",")))
+            return 0
         study, rows, settings = write(config, Path(args.out), args.only_settings)
     except (UsageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,0 +1,74 @@
+"""One method of a study against others, problem by problem: `python -m experiments.claims --config=... --compare=A,B[,C]`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments import report_data
+from experiments.settings import UsageError
+from experiments.study import Study
+from synthrl_jax.analysis.estimate import Estimate
+from synthrl_jax.analysis.evaluate import paired_difference_interval
+
+SHARE = "right_with_wrong_step"
+POINTS = {"accuracy": "accuracy", "pass_at_k": "pass@{k}", SHARE: "right answers with a wrong step"}
+TIMES = {"law": "multiple by the law", "measured": "multiple as measured"}
+
+
+def compare(study: Study, first: str, second: str, size: int) -> dict[str, Any]:
+    """How `first` differs from `second` at a size, on the seeds that both have; 95 % intervals by paired bootstraps.
+
+    accuracy, pass_at_k, right_with_wrong_step: differences, -1..1; law, measured: the ratio of their multiples. None where one
+    of them has no such number, as SFT has no multiple. KeyError for a method without rows.
+    """
+    if missing := [method for method in (first, second) if (method, size) not in study.scores]:
+        raise KeyError(f"no rows of {' or '.join(missing)} at N = {size}")
+    return {
+        "seeds": study.seeds((first, size), (second, size)),
+        "k": study.scores[first, size].k,
+        "accuracy": study.difference(first, second, size),
+        "pass_at_k": _passed(study, first, second, size),
+        SHARE: study.share_difference(first, second, size, SHARE),
+        "law": study.multiple_ratio(first, second, size),
+        "measured": study.multiple_ratio(first, second, size, measured=True),
+    }
+
+
+def text(study: Study, names: Sequence[str]) -> str:
+    """The first method against each of the others, a paragraph each size and pair; UsageError for an unknown one."""
+    if len(names) < 2:
+        raise UsageError(f"--compare={','.join(names)}: give two methods or more, with commas between them")
+    known = sorted({method for method, size in study.scores if size})
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(f"--compare: no rows of {', '.join(unknown)}; there are {', '.join(known)}")
+    paragraphs = []
+    for size in sorted(study.config["sizes"]):
+        for other in names[1:]:
+            if all((name, size) in study.scores for name in (names[0], other)):
+                paragraphs.append(_paragraph(compare(study, names[0], other, size), names[0], other, size))
+    return "\n\n".join(paragraphs)
+
+
+def _paragraph(found: dict[str, Any], first: str, second: str, size: int) -> str:
+    lines = [f"{first} against {second}, N = {size:,}, seeds {', '.join(map(str, found['seeds'])) or 'none in common'}"]
+    for name, words in POINTS.items():
+        if (e := found[name]) is not None:
+            value, lo, hi = (f"{100 * end:+.1f}" for end in e)
+            lines.append(f"  {words.format(k=found['k']):32} {value} [{lo}, {hi}] points")
+    lines += [
+        f"  {words:32} {e.value:.2f} [{e.lo:.2f}, {e.hi:.2f}] times" for n, words in TIMES.items() if (e := found[n])
+    ]
+    return "\n".join(lines)
+
+
+def _passed(study: Study, first: str, second: str, size: int) -> Estimate | None:
+    """The difference of pass@k; None where a method drew no samples."""
+    scores = [study.scores[method, size] for method in (first, second)]
+    seeds = study.seeds((first, size), (second, size))
+    if not seeds or any(score.passed is None for score in scores):
+        return None
+    a, b = (score.passed[[score.seeds.index(seed) for seed in seeds]] for score in scores)
+    if a.shape != b.shape:  # problems whose samples could not be graded are left out
+        return None
+    return Estimate(float(np.mean(a - b)), *paired_difference_interval(a, b, resamples=report_data.RESAMPLES))
