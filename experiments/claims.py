@@ -235,10 +235,14 @@ def figures(study: Study) -> dict[str, Any]:
             if s.multiple is not None:
                 methods.setdefault(method, {})[size] = error(s.accuracy)
         split = study.config["evaluate"]["split"]
-        out["error"] = scaling_figures.error_plot(sft, methods, study.scaling.law, study.scaling.band, split)
+        names = study.config["titles"]
+        out["error"] = scaling_figures.error_plot(sft, methods, study.scaling.law, study.scaling.band, split, names)
         if methods:
-            multiples = {at: s.multiple for at, s in study.scores.items() if s.multiple is not None}
-            out["multiples"] = scaling_figures.multiple_plot(multiples, study.largest)
+            order = lambda at: (at[1], study.scores[at].multiple.value)  # noqa: E731
+            places = sorted((at for at, s in study.scores.items() if s.multiple is not None), key=order)
+            multiples = {at: study.scores[at].multiple for at in places}
+            measured = {at: study.measured_multiple(*at) for at in places}
+            out["multiples"] = scaling_figures.multiple_plot(multiples, study.largest, names, measured)
     size = study.main_size
     if grids := {name: rows for name, rows in study.grids.get(size, {}).items() if name != "sft"}:
         out["heat_maps"] = heat_map.heat_map_plot(grids, study.reference(size))

@@ -11,7 +11,7 @@ def markdown(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
     method -> words.
 
     Accuracies are percent, multiples have 95 % intervals; a method's tokens, all that came before included, are over SFT's
-    at the same size. Pits are right where they are the oracle's first wrong step. Where drift was measured there are two more
+    at the same size, and the law's multiple over that is the last of the columns that all studies have. Pits are right where they are the oracle's first wrong step. Where drift was measured there are two more
     columns: log p of a needed and right step, and of a wrong one, under pi_sft minus that under the method, in nats, the mean
     over steps of pi_sft's samples.
     """
@@ -24,6 +24,7 @@ def markdown(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
         "as measured": lambda row: interval(row, "multiple_measured", end),
         "right answers with a wrong step %": lambda row: _percent(row, "right_with_wrong_step"),
         "tokens / SFT's": lambda row: _ratio(row, "compute"),
+        "multiple / tokens": lambda row: _ratio(row, "multiple_per_compute"),
     }
     if any(row.get("pit_is_first_wrong") is not None for row in rows):
         columns["pits right %"] = lambda row: _percent(row, "pit_is_first_wrong")

@@ -36,6 +36,13 @@ METHODS = {
     "dpo_per_step_solution": (SKY, "d"),
     "advantage_weighted": (PINK, "^"),
     "advantage_filtered": (YELLOW, "*"),
+    "rft_1": (GREEN, "o"),
+    "sft_complete": (GREY, "D"),
+    "rounds_fork": (BLUE, "h"),
+    "rounds_outcome": (ORANGE, "<"),
+    "rounds_outcome_slow": (ORANGE, ">"),
+    "rounds_rft": (GREEN, "H"),
+    "rounds_weighted": (PINK, "v"),
 }
 OTHERS = ((GREEN, "H"), (ORANGE, "<"), (BLUE, "h"), (PINK, "p"), (RED, "8"), (SKY, ">"), (GREEN, "v"), (ORANGE, "s"))
 OTHERS += ((BLUE, "^"), (PINK, "D"), (RED, "o"), (SKY, "X"), (YELLOW, "P"), (GREY, "d"), (GREEN, "*"), (BLUE, "o"))

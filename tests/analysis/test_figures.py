@@ -100,6 +100,22 @@ def test_error_and_multiples_can_be_figures_of_their_own():
     assert (2.0, 0.0) in dots(axes) and (16.0, 1.0) in dots(axes)
 
 
+def test_figures_take_words_for_methods_and_show_measured_multiples_below_the_laws():
+    law, grid = PowerLaw(np.log(2.0), 0.15), np.geomspace(500, 8000, 5)
+    sft = {n: Estimate(*[float(law.error(n)) * f for f in (1, 0.98, 1.02)]) for n in (500, 2000, 8000)}
+    names = {"rounds_rft": "six rounds of RFT"}
+    methods = {"rft": {500: sft[2000]}, "rounds_rft": {500: sft[8000]}}
+    (axes,) = scaling_figures.error_plot(sft, methods, law, (grid, grid, grid), "test", names).axes
+    assert axes.get_legend_handles_labels()[1][1:] == ["rft", "six rounds of RFT"]
+    assert "side by side" in axes.get_xlabel()
+    multiples = {(name, 500): Estimate(2.0, 1.5, 3.0) for name in methods}
+    measured = {("rounds_rft", 500): Estimate(3.0, 2.5, np.inf)}
+    (axes,) = scaling_figures.multiple_plot(multiples, 8000, names, measured).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["rft", "six rounds of RFT"]
+    assert (2.0, 1.0) in dots(axes) and (3.0, 1.32) in dots(axes) and (16.0, 1.32) in dots(axes)
+    assert "hollow" in axes.get_title(loc="right")
+
+
 def example(**changes):
     steps = [
         ExampleStep("one: 1 + 1", 0.9, 0.1, "needed"),

@@ -9,16 +9,17 @@ from experiments import study_table
 
 SFT = {"method": "sft", "size": 1000, "accuracy": 0.119, "pass_at_5": 0.2231, "right_with_wrong_step": 0.25}
 METHOD = SFT | {"method": "rft", "multiple": 2.34, "multiple_lo": 1.61, "multiple_hi": 16.0, "compute": 2.26}
+METHOD["multiple_per_compute"] = 1.04
 ROWS = [SFT | {"method": "base", "size": 0}, SFT, METHOD, SFT | {"size": 16_000}]
 
 
 def test_a_row_for_each_cell_with_sft_first_and_no_multiple_beyond_its_sizes():
     head, line, base, sft, more, rft = study_table.markdown(ROWS, {"rft": "RFT"}).split("\n")
-    assert head.startswith("| | accuracy % | pass@5 % | multiple by the law | as measured |") and head.count("|") == 8
-    assert line == "|---" * 7 + "|"
-    assert base == "| base, zero-shot | 11.9 | 22.3 | | | 25.0 | |" and more.startswith("| SFT on 16,000 | 11.9 |")
-    assert sft == "| SFT on 1,000 | 11.9 | 22.3 | | | 25.0 | |"
-    assert rft == "| RFT | 11.9 | 22.3 | 2.3 [1.6, >= 16] | | 25.0 | 2.3 |"
+    assert head.startswith("| | accuracy % | pass@5 % | multiple by the law | as measured |") and head.count("|") == 9
+    assert line == "|---" * 8 + "|"
+    assert base == "| base, zero-shot | 11.9 | 22.3 | | | 25.0 | | |" and more.startswith("| SFT on 16,000 | 11.9 |")
+    assert sft == "| SFT on 1,000 | 11.9 | 22.3 | | | 25.0 | | |"
+    assert rft == "| RFT | 11.9 | 22.3 | 2.3 [1.6, >= 16] | | 25.0 | 2.3 | 1.0 |"
 
 
 def test_methods_at_several_sizes_say_which_and_drift_has_columns():
