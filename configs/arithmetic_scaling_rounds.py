@@ -1,7 +1,9 @@
-"""Are six rounds of fork pairs at this rate the best that fork pairs can do? Other rates, NLL weights and twice the rounds.
+"""Are six rounds of fork pairs as they are the best that fork pairs can do? Other rates, betas, NLL weights, pi_sft as the
+reference of all rounds, and twice the rounds.
 
 One seed, on validation: choices of configs/arithmetic_scaling.py that were looked at after it was fixed, and that changed
-nothing there. Run it in that config's work directory. Hardware: two CPU cores, two workers. Time, measured: 36 minutes.
+nothing there. Run it in that config's work directory. Hardware: two CPU cores, two workers. Time, measured: 36 minutes
+without the betas and the reference, which came later.
 Results: experiments/results/arithmetic_scaling.json.
 Command: python -m experiments.run --config=configs/arithmetic_scaling_rounds.py --workers=2; then
 python -m experiments.claims --config=configs/arithmetic_scaling_rounds.py --only-settings --table
@@ -26,6 +28,11 @@ def get_config():
     for nll in (0, 1):
         methods[f"rounds_fork_nll{nll}"] = {**fork, "loss_args": {**fork["loss_args"], "nll": float(nll)}}
         titles[f"rounds_fork_nll{nll}"] = f"6 rounds of fork pairs, NLL {nll}"
+    for beta in ("0.1", "1.0"):
+        methods[f"rounds_fork_beta{beta}"] = {**fork, "loss_args": {**fork["loss_args"], "beta": float(beta)}}
+        titles[f"rounds_fork_beta{beta}"] = f"6 rounds of fork pairs, beta {beta}"
+    methods["rounds_fork_anchored"] = {**fork, "rounds": {**fork["rounds"], "reference": "sft"}}
+    titles["rounds_fork_anchored"] = "6 rounds of fork pairs, pi_sft as the reference of all"
     c.methods = methods
     c.titles.update(titles)
     return c
