@@ -28,9 +28,9 @@ def get_config():
     for nll in (0, 1):
         methods[f"rounds_fork_nll{nll}"] = {**fork, "loss_args": {**fork["loss_args"], "nll": float(nll)}}
         titles[f"rounds_fork_nll{nll}"] = f"6 rounds of fork pairs, NLL {nll}"
-    for beta in ("0.1", "1.0"):
+    for beta in ("1e-1", "1e0"):
         methods[f"rounds_fork_beta{beta}"] = {**fork, "loss_args": {**fork["loss_args"], "beta": float(beta)}}
-        titles[f"rounds_fork_beta{beta}"] = f"6 rounds of fork pairs, beta {beta}"
+        titles[f"rounds_fork_beta{beta}"] = f"6 rounds of fork pairs, beta {float(beta):g}"
     methods["rounds_fork_anchored"] = {**fork, "rounds": {**fork["rounds"], "reference": "sft"}}
     titles["rounds_fork_anchored"] = "6 rounds of fork pairs, pi_sft as the reference of all"
     c.methods = methods
