@@ -186,6 +186,8 @@ def by_setting(study: Study, digest: str) -> list[dict[str, Any]]:
         row = {**about, **settings, "method": method, "size": size, "seeds": len(scores.seeds)}
         row |= _ends("accuracy", scores.accuracy) | _ends(f"pass_at_{scores.k}", scores.pass_at_k)
         row |= _ends(SHARE, scores.shares.get(SHARE))
+        gaps = study.gaps(method, size)
+        row |= _ends("with_gap", gaps.get("with_gap")) | _ends("right_without_gap", gaps.get("right_without_gap"))
         multiple, beyond = None, []
         if scores.multiple is not None:
             multiple, beyond = capped(scores.multiple, study.largest / size)

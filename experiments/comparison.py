@@ -11,15 +11,19 @@ from experiments.study import Study
 from synthrl_jax.analysis.estimate import Estimate
 from synthrl_jax.analysis.evaluate import paired_difference_interval
 
-SHARE = "right_with_wrong_step"
-POINTS = {"accuracy": "accuracy", "pass_at_k": "pass@{k}", SHARE: "right answers with a wrong step"}
+SHARES = {
+    "right_with_wrong_step": "right answers with a wrong step",
+    "with_gap": "responses with a gap",
+    "right_without_gap": "right ones of those without a gap",
+}
+POINTS = {"accuracy": "accuracy", "pass_at_k": "pass@{k}", **SHARES}
 TIMES = {"law": "multiple by the law", "measured": "multiple as measured"}
 
 
 def compare(study: Study, first: str, second: str, size: int) -> dict[str, Any]:
     """How `first` differs from `second` at a size, on the seeds that both have; 95 % intervals by paired bootstraps.
 
-    accuracy, pass_at_k, right_with_wrong_step: differences, -1..1; law, measured: the ratio of their multiples. None where one
+    accuracy, pass_at_k and the shares of SHARES: differences, -1..1; law, measured: the ratio of their multiples. None where one
     of them has no such number, as SFT has no multiple. KeyError for a method without rows.
     """
     if missing := [method for method in (first, second) if (method, size) not in study.scores]:
@@ -29,7 +33,7 @@ def compare(study: Study, first: str, second: str, size: int) -> dict[str, Any]:
         "k": study.scores[first, size].k,
         "accuracy": study.difference(first, second, size),
         "pass_at_k": _passed(study, first, second, size),
-        SHARE: study.share_difference(first, second, size, SHARE),
+        **{share: study.share_difference(first, second, size, share) for share in SHARES},
         "law": study.multiple_ratio(first, second, size),
         "measured": study.multiple_ratio(first, second, size, measured=True),
     }
@@ -55,9 +59,9 @@ def _paragraph(found: dict[str, Any], first: str, second: str, size: int) -> str
     for name, words in POINTS.items():
         if (e := found[name]) is not None:
             value, lo, hi = (f"{100 * end:+.1f}" for end in e)
-            lines.append(f"  {words.format(k=found['k']):32} {value} [{lo}, {hi}] points")
+            lines.append(f"  {words.format(k=found['k']):34} {value} [{lo}, {hi}] points")
     lines += [
-        f"  {words:32} {e.value:.2f} [{e.lo:.2f}, {e.hi:.2f}] times" for n, words in TIMES.items() if (e := found[n])
+        f"  {words:34} {e.value:.2f} [{e.lo:.2f}, {e.hi:.2f}] times" for n, words in TIMES.items() if (e := found[n])
     ]
     return "\n".join(lines)
 

@@ -114,6 +114,13 @@ class Study:
             return None
         return spurious.share_difference(*rows, share)
 
+    def gaps(self, method: str, size: int) -> dict[str, Estimate]:
+        """The shares of `spurious.GAPS`, over seeds; empty without the oracle."""
+        rows = [self.problems[method, size, seed] for seed in self.seeds((method, size))]
+        if not rows or not all("greedy" in row for of_seed in rows for row in of_seed):
+            return {}
+        return spurious.step_shares(rows, spurious.GAPS)
+
     def tokens(self, method: str, size: int) -> float | None:
         """Mean over seeds of the tokens that a method was trained on and sampled, pi_sft's included; None if not known."""
         rows = [row for (name, n, _), row in self.rows.items() if (name, n) == (method, size)]

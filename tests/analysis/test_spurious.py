@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from synthrl_jax.analysis.spurious import line_counts, share_difference, step_ratios, step_shares
+from synthrl_jax.analysis.spurious import GAPS, line_counts, share_difference, step_ratios, step_shares
 
 
 def rows(*pairs):
@@ -89,3 +89,20 @@ def test_a_difference_is_paired_and_undefined_without_right_answers():
     assert share_difference(first, [nobody, nobody], "right_with_wrong_step") is None
     with pytest.raises(ValueError, match="same seeds"):
         share_difference(first, first[:1], "wrong_steps")
+
+
+def test_a_gap_is_a_leap_or_a_line_that_is_not_ready():
+    some = rows(
+        ("correct", {"needed": 3}),
+        ("correct", {"needed": 2, "leap": 1}),
+        ("wrong", {"needed": 1, "not ready": 2}),
+        ("wrong", {"wrong value": 1}),
+        ("correct", {"leap": 2, "not ready": 1}),
+    )
+    assert step_ratios([some], GAPS) == {"with_gap": 3 / 5, "right_without_gap": 1 / 2}
+    found = step_shares([some * 40, some * 40], GAPS)
+    assert set(found) == set(GAPS) and found["with_gap"].lo < 3 / 5 < found["with_gap"].hi
+    difference = share_difference([some], [some[:1] * 5], "with_gap")
+    assert difference.value == 3 / 5
+    all_gaps = rows(("wrong", {"leap": 1}))
+    assert step_ratios([all_gaps], GAPS) == {"with_gap": 1.0}  # nothing without a gap to be right
