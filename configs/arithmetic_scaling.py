@@ -1,13 +1,13 @@
 """Claims C1, C2, C4, C5, C6 and C8 on the embedded task, the first form: error against problems, and methods at N = 1000.
 
 SFT at six sizes, each at a rate that none tried on seed 0 beat by more than noise (..._sft.py has them all); at N = 1000 every
-method on the same samples with the same number of pairs and updates, one setting each (outcome and fork pairs: the better of two
-rates); then rounds of sampling and training, with equal sampled tokens. Two seeds. What makes per-step DPO work is in
-configs/arithmetic_scaling_parts.py, the grid of learning rates, beta and NLL in ..._grid.py, larger N in ..._full.py; all write
-to the same results file. The main setting was fixed in commit a5e340d, after one seed; since then, on validation (2,048
-problems), SFT got a higher rate at 8,000 and 16,000, which makes it better and no multiple larger, and C5 the better rate of
-outcome rounds. With five seeds there (commit 650c44c) the test set (4,096 problems) was read once: --config.seeds="(0,1,2,3,4)"
---config.evaluate.split=test.
+method on the same samples with the same number of pairs and updates, one setting each (outcome and fork pairs: the better of
+two rates); then rounds of sampling and training, with as many sampled tokens or more. Two seeds unless told; five are in the
+results. What makes per-step DPO work is in configs/arithmetic_scaling_parts.py, the grid of learning rates, beta and NLL in
+..._grid.py, larger N in ..._full.py; all write to the same results file. The main setting was fixed in commit a5e340d, after
+one seed; since then, on validation (2,048 problems), SFT got a higher rate at 8,000 and 16,000, which makes it better and no
+multiple larger, and C5 the better rate of outcome rounds. With five seeds there (commit 650c44c) the test set (4,096 problems)
+was read once: --config.seeds="(0,1,2,3,4)" --config.evaluate.split=test.
 
 Problems of 4 and 5 steps, sampled at temperature 0.7: chosen on validation with seed 0, where SFT's curve has a slope and the
 methods have room above it (README, "The study"). C5 and C6 are read from rounds: fork pairs, and outcome pairs at the one of two

@@ -1,7 +1,8 @@
 """The grid of the scaling study at N = 1000, one seed, on validation: is each method at its best, and how robust is it? (C5)
 
-Every preference method gets the same grid of learning rate, beta and NLL, the same pairs, updates and looks; the others their
-learning rates; `sft_tuned` is SFT with its learning rate and epochs. The whole grid is drawn as heat maps beside the best cell.
+Every preference method gets the same grid of learning rate, beta and NLL, the same pairs, updates and looks; advantage
+weighting its rate and beta, the others their rates; `sft_tuned` is SFT with its learning rate and epochs. The whole grid is
+drawn as heat maps beside the best cell.
 Hardware: two CPU cores. Time, measured beside other work: somewhat over two hours with two workers.
 Results: experiments/results/arithmetic_scaling.json.
 Command: python -m experiments.run --config=configs/arithmetic_scaling_grid.py --workers=2
