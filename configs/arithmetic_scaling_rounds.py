@@ -1,9 +1,9 @@
 """Are six rounds of fork pairs as they are the best that fork pairs can do? Other rates, betas, NLL weights, pi_sft as the
-reference of all rounds, twice the rounds, and rounds on all problems with as many more updates.
+reference of all rounds, 2 and 32 rollouts a step, twice the rounds, and rounds on all problems with as many more updates.
 
 One seed, on validation: choices of configs/arithmetic_scaling.py that were looked at after it was fixed, and that changed
 nothing there. Run it in that config's work directory. Hardware: two CPU cores, two workers. Time, measured: 36 minutes
-without the betas, the reference and the rounds on all problems, which came later: an estimated 80 more.
+without betas, reference, rollouts and rounds on all problems, which came later: an estimated two hours more.
 Results: experiments/results/arithmetic_scaling.json.
 Command: python -m experiments.run --config=configs/arithmetic_scaling_rounds.py --workers=2; then
 python -m experiments.claims --config=configs/arithmetic_scaling_rounds.py --only-settings --table
@@ -33,6 +33,10 @@ def get_config():
         titles[f"rounds_fork_beta{beta}"] = f"6 rounds of fork pairs, beta {float(beta):g}"
     methods["rounds_fork_anchored"] = {**fork, "rounds": {**fork["rounds"], "reference": "sft"}}
     titles["rounds_fork_anchored"] = "6 rounds of fork pairs, pi_sft as the reference of all"
+    for rollouts in (2, 32):  # is Q too noisy?
+        name = f"rounds_fork_rollouts{rollouts}"
+        methods[name] = {**fork, "monte_carlo": {"rollouts": rollouts}, "credit": {"k": 2}}
+        titles[name] = f"6 rounds of fork pairs, {rollouts} rollouts a step"
     # Three times the problems, samples and updates in each round: is it the updates that skill lacks?
     updates = fork["updates"] * c.sizes[0] // fork["rounds"]["problems"]
     for name in ("rounds_fork", "rounds_rft"):
