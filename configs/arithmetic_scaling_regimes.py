@@ -1,8 +1,9 @@
 """Where the claims hold: the study's main methods with another teacher or other numbers of steps, one seed, on validation.
 
-A teacher that leaves out nothing, a tenth or a half of the steps, with a curve of SFT at three sizes and so with multiples;
-problems of 4, 6 or 8 steps, methods against pi_sft at N = 1000 alone. All else as in configs/arithmetic_scaling.py.
-Hardware: two CPU cores, two workers. Time, measured: 52 and 57 minutes for a teacher; estimated 20 for a number of steps.
+A teacher that leaves out nothing, a tenth or a half of the steps, and problems of 4 steps, with a curve of SFT at three sizes
+and so with multiples; problems of 6 or 8 steps, methods against pi_sft at N = 1000 alone. All else as in
+configs/arithmetic_scaling.py. Hardware: two CPU cores, two workers. Time, measured: 52 and 57 minutes for a teacher, beside
+other work, and 32 for 4 steps; estimated 20 for 6 or 8.
 Results: experiments/results/arithmetic_scaling.json.
 Command: python -m experiments.run --config=configs/arithmetic_scaling_regimes.py --workers=2 --config.problems.settings.style=0.1
 and --config.problems.settings.difficulty.steps="(6,6)" --config.sft_sizes="()"; then experiments.claims with the same flags and

@@ -16,8 +16,8 @@ Band = tuple[np.ndarray, np.ndarray, np.ndarray]  # sizes, and the ends of the l
 Points = Mapping[str, Mapping[int, Estimate]]  # method -> size -> error
 Multiples = Mapping[tuple[str, int], Estimate]  # (method, size) -> efficiency multiple; ends may be infinite
 Names = Mapping[str, str]  # method -> words for it; its own name where it has none
+NO_NAMES: Names = {}
 ERROR_TICKS = (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 30, 40, 50, 55, 60, 65, 70, 75, 80, 85, 90, 95, 100)
-NONE: Names = {}
 MULTIPLE_TICKS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -42,7 +42,7 @@ def error_plot(
     law: PowerLaw,
     band: Band,
     split: str = "test",
-    names: Names | None = None,
+    names: Names = NO_NAMES,
 ) -> Figure:
     """Error against the number of problems: SFT with its fitted law and the law's band, the methods as points.
 
@@ -51,7 +51,7 @@ def error_plot(
     """
     figure = new_figure(9.0, 5.8)
     axes = figure.subplots()
-    _error_curve(axes, sft, methods, law, band, looks_of(["sft", *methods]), split, names or {})
+    _error_curve(axes, sft, methods, law, band, looks_of(["sft", *methods]), split, names)
     if any(sum(size in points for points in methods.values()) > 1 for size in sft):
         axes.set_xlabel("problems in training (methods at one size are drawn side by side)")
     longest = max((len(label) for label in axes.get_legend_handles_labels()[1]), default=0)
@@ -61,7 +61,7 @@ def error_plot(
 
 @styled
 def multiple_plot(
-    multiples: Multiples, largest: int, names: Names | None = None, measured: Multiples | None = None
+    multiples: Multiples, largest: int, names: Names = NO_NAMES, measured: Multiples | None = None
 ) -> Figure:
     """The efficiency multiples with their intervals, drawn up to the largest SFT size and never beyond: an arrow is "or more".
 
@@ -69,12 +69,11 @@ def multiple_plot(
     """
     figure = new_figure(8.6, (0.34 if measured else 0.26) * len(multiples) + 1.2)
     axes, looks = figure.subplots(), looks_of(dict.fromkeys(method for method, _ in multiples))
-    _multiples(axes, multiples, looks, largest, names or {})
+    _multiples(axes, multiples, looks, largest, names)
     if measured:
         for y, at in enumerate(multiples):
             if at in measured:
                 _multiple(axes, y + 0.32, measured[at], looks[at[0]], largest / at[1], hollow=True)
-        axes.set_title("Efficiency multiple", loc="left")
         axes.set_title("filled: by the fitted law, hollow: as measured", loc="right", fontweight="normal")
         _ticks(axes)
     return figure
@@ -85,7 +84,16 @@ def _legend_below(figure: Figure, axes: Axes, columns: int = 5, **settings: floa
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", **shown)
 
 
-def _error_curve(axes: Axes, sft, methods: Points, law: PowerLaw, band: Band, looks, split: str, names: Names = NONE):
+def _error_curve(
+    axes: Axes,
+    sft: Mapping[int, Estimate],
+    methods: Points,
+    law: PowerLaw,
+    band: Band,
+    looks,
+    split: str,
+    names: Names = NO_NAMES,
+) -> None:
     sizes = sorted(sft)
     quiet(axes)
     axes.set(xscale="log", yscale="log")
@@ -125,7 +133,7 @@ def _errors(
         label = None
 
 
-def _multiples(axes: Axes, multiples: Multiples, looks: Mapping, largest: int, names: Names = NONE) -> None:
+def _multiples(axes: Axes, multiples: Multiples, looks: Mapping, largest: int, names: Names = NO_NAMES) -> None:
     quiet(axes, "x")
     axes.set_xscale("log")
     axes.axvline(1, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.7)

@@ -241,6 +241,26 @@ def test_settings_have_a_row_for_every_method_and_size_and_a_multiple_per_comput
     assert rows["sft", 400]["multiple"] is None and rows["base", 0]["multiple_per_compute"] is None
 
 
+def test_a_rows_gaps_are_those_of_its_responses(full):
+    found = study.read(full[1])
+    for seed in range(5):
+        for i, row in enumerate(found.problems["rft", 100, seed]):
+            row["greedy"] = {"needed": 2, "leap": 1} if i % 4 == 0 else {"needed": 3}
+    gaps = found.gaps("rft", 100)
+    right = [
+        row["outcome"] == "correct"
+        for s in range(5)
+        for row in found.problems["rft", 100, s]
+        if "leap" not in row["greedy"]
+    ]
+    assert gaps["with_gap"] == (0.25, pytest.approx(0.25, abs=0.06), pytest.approx(0.25, abs=0.06))
+    assert gaps["right_without_gap"].value == pytest.approx(np.mean(right))
+    row = next(r for r in claims.by_setting(found, "x") if (r["method"], r["size"]) == ("rft", 100))
+    assert row["with_gap"] == 0.25 and row["right_without_gap"] == pytest.approx(np.mean(right), abs=1e-6)
+    del found.problems["rft", 100, 0][0]["greedy"]
+    assert found.gaps("rft", 100) == {}
+
+
 def test_the_share_of_right_pits_is_that_of_the_pits_that_are_used(tmp_path):
     c = config(tmp_path / "study.json", seeds=(0,))
     step = {"method": "dpo_per_step", "loss_args": {"beta": 0.1}}

@@ -25,6 +25,11 @@ def truth(method, seed):
     return [row["outcome"] == "correct" for row in test_claims.rows_of(method, 100, seed)]
 
 
+def flawed(method):
+    right = [row for s in range(5) for row in test_claims.rows_of(method, 100, s) if row["outcome"] == "correct"]
+    return np.mean(["wrong value" in row["greedy"] for row in right])
+
+
 def test_differences_are_those_of_the_problems_and_ratios_those_of_the_truth(found):
     out = comparison.compare(found, "dpo_per_step", "rft", 100)
     wanted = np.mean([np.mean(truth("dpo_per_step", s)) - np.mean(truth("rft", s)) for s in range(5)])
@@ -33,8 +38,10 @@ def test_differences_are_those_of_the_problems_and_ratios_those_of_the_truth(fou
     assert out["law"].lo < test_claims.WORTH["dpo_per_step"] / test_claims.WORTH["rft"] < out["law"].hi
     # pass@5 of 10 samples, 3 of them right where the greedy answer is: 1 - C(7, 5) / C(10, 5)
     assert out["pass_at_k"].value == pytest.approx(wanted * (1 - 21 / 252))
-    wrong = test_claims.WRONG_STEPS
-    assert out["right_with_wrong_step"].value == pytest.approx(0.2 - wrong["rft"], abs=0.05)
+    assert out["right_with_wrong_step"].value == pytest.approx(flawed("dpo_per_step") - flawed("rft"))
+    assert out["with_gap"] == (0, 0, 0) and out["right_without_gap"] == pytest.approx(
+        out["accuracy"]
+    )  # made-up lines have no gap
 
 
 def test_both_directions_agree_and_sft_has_no_multiple(found):
