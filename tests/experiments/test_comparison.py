@@ -39,9 +39,8 @@ def test_differences_are_those_of_the_problems_and_ratios_those_of_the_truth(fou
     # pass@5 of 10 samples, 3 of them right where the greedy answer is: 1 - C(7, 5) / C(10, 5)
     assert out["pass_at_k"].value == pytest.approx(wanted * (1 - 21 / 252))
     assert out["right_with_wrong_step"].value == pytest.approx(flawed("dpo_per_step") - flawed("rft"))
-    assert out["with_gap"] == (0, 0, 0) and out["right_without_gap"] == pytest.approx(
-        out["accuracy"]
-    )  # made-up lines have no gap
+    assert out["with_gap"] == (0, 0, 0)  # made-up lines have no gap, so that all of the right ones are without
+    assert out["right_without_gap"].value == pytest.approx(wanted)
 
 
 def test_both_directions_agree_and_sft_has_no_multiple(found):
