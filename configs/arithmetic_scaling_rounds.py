@@ -1,9 +1,10 @@
 """Are six rounds of fork pairs as they are the best that fork pairs can do? Other rates, betas, NLL weights, pi_sft as the
 reference of all rounds, 2 and 32 rollouts a step, twice the rounds, and rounds on all problems with as many more updates.
+And are RFT and outcome pairs as good without the samples that they get for fork pairs' rollouts?
 
 One seed, on validation: choices of configs/arithmetic_scaling.py that were looked at after it was fixed, and that changed
 nothing there. Run it in that config's work directory. Hardware: two CPU cores, two workers. Time, measured: 36 minutes
-without betas, reference, rollouts and rounds on all problems, which came later: an estimated two hours more.
+without betas, reference, rollouts, equal samples and rounds on all problems, which came later: an estimated two hours more.
 Results: experiments/results/arithmetic_scaling.json.
 Command: python -m experiments.run --config=configs/arithmetic_scaling_rounds.py --workers=2; then
 python -m experiments.claims --config=configs/arithmetic_scaling_rounds.py --only-settings --table
@@ -37,6 +38,10 @@ def get_config():
         name = f"rounds_fork_rollouts{rollouts}"
         methods[name] = {**fork, "monte_carlo": {"rollouts": rollouts}, "credit": {"k": 2}}
         titles[name] = f"6 rounds of fork pairs, {rollouts} rollouts a step"
+    for name in ("rounds_rft", "rounds_outcome_slow"):  # the paper's comparison: rollouts are not counted
+        methods[f"{name}_{c.sample.n}"] = {**entries[name], "rounds": fork["rounds"]}
+        same = f"the same {c.sample.n} samples a problem"
+        titles[f"{name}_{c.sample.n}"] = c.titles[name].replace("equal tokens", same)
     # Three times the problems, samples and updates in each round: is it the updates that skill lacks?
     updates = fork["updates"] * c.sizes[0] // fork["rounds"]["problems"]
     for name in ("rounds_fork", "rounds_rft"):
