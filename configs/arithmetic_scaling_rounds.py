@@ -1,16 +1,19 @@
-"""Are six rounds of fork pairs as they are the best that fork pairs can do? Other rates, betas, NLL weights, pi_sft as the
-reference of all rounds, 2 and 32 rollouts a step, twice the rounds, and rounds on all problems with as many more updates.
-And are RFT and outcome pairs as good without the samples that they get for fork pairs' rollouts?
+"""Are six rounds as they are the best that fork pairs, outcome pairs and RFT can do? Each gets looks at other rates, both kinds
+of pairs as many at other betas and NLL weights; twice the rounds; fork pairs with pi_sft as the reference of all rounds and with
+2 and 32 rollouts a step; rounds on all problems with as many more updates. And are RFT and outcome pairs as good without the
+samples that they get for fork pairs' rollouts?
 
 One seed, on validation: choices of configs/arithmetic_scaling.py that were looked at after it was fixed, and that changed
 nothing there. Run it in that config's work directory. Hardware: two CPU cores, two workers. Time, measured: 36 minutes
-without betas, reference, rollouts, equal samples and rounds on all problems, which came later: an estimated two hours more.
+for twice the rounds and fork pairs' rates and NLL weights; for the rest an estimated two and a half hours.
 Results: experiments/results/arithmetic_scaling.json.
 Command: python -m experiments.run --config=configs/arithmetic_scaling_rounds.py --workers=2; then
 python -m experiments.claims --config=configs/arithmetic_scaling_rounds.py --only-settings --table
 """
 
 from configs import arithmetic_scaling
+
+SLOW = ", at a quarter of fork's rate"
 
 
 def get_config():
@@ -23,15 +26,30 @@ def get_config():
     for name in ("rounds_fork", "rounds_rft", "rounds_outcome_slow"):
         methods[name] = {**entries[name], "rounds": {**entries[name]["rounds"], "count": 12}}
         titles[name] = c.titles[name].replace("6 rounds", "12 rounds")
+    # Each kind gets the same looks around the rate, beta and NLL that it has in the study.
+    slow = entries["rounds_outcome_slow"]
+    for kind, entry, rates in (("fork", fork, ("1e-4", "4e-4")), ("outcome_slow", slow, ("2.5e-5", "1e-4"))):
+        title = c.titles[f"rounds_{kind}"]
+        for rate in rates:
+            name = f"rounds_{kind}_{rate}".replace(".", "_")
+            methods[name] = {**entry, "optimizer": {**entry["optimizer"], "learning_rate": float(rate)}}
+            titles[name] = f"{title.removesuffix(SLOW)}, rate {rate}"
+        for nll in (0, 1):
+            methods[f"rounds_{kind}_nll{nll}"] = {**entry, "loss_args": {**entry["loss_args"], "nll": float(nll)}}
+            titles[f"rounds_{kind}_nll{nll}"] = f"{title}, NLL {nll}"
+        for beta in ("1e-1", "1e0"):
+            methods[f"rounds_{kind}_beta{beta}"] = {**entry, "loss_args": {**entry["loss_args"], "beta": float(beta)}}
+            titles[f"rounds_{kind}_beta{beta}"] = f"{title}, beta {float(beta):g}"
+    fast = entries["rounds_outcome"]
+    methods["rounds_outcome_beta1e0"] = {
+        **fast,
+        "loss_args": {**fast["loss_args"], "beta": 1.0},
+    }  # offline its best point
+    titles["rounds_outcome_beta1e0"] = f"{c.titles['rounds_outcome']}, beta 1"
+    rft = entries["rounds_rft"]
     for rate in ("1e-4", "4e-4"):
-        methods[f"rounds_fork_{rate}"] = {**fork, "optimizer": {**fork["optimizer"], "learning_rate": float(rate)}}
-        titles[f"rounds_fork_{rate}"] = f"6 rounds of fork pairs, rate {rate}"
-    for nll in (0, 1):
-        methods[f"rounds_fork_nll{nll}"] = {**fork, "loss_args": {**fork["loss_args"], "nll": float(nll)}}
-        titles[f"rounds_fork_nll{nll}"] = f"6 rounds of fork pairs, NLL {nll}"
-    for beta in ("1e-1", "1e0"):
-        methods[f"rounds_fork_beta{beta}"] = {**fork, "loss_args": {**fork["loss_args"], "beta": float(beta)}}
-        titles[f"rounds_fork_beta{beta}"] = f"6 rounds of fork pairs, beta {float(beta):g}"
+        methods[f"rounds_rft_{rate}"] = {**rft, "optimizer": {**rft["optimizer"], "learning_rate": float(rate)}}
+        titles[f"rounds_rft_{rate}"] = f"{c.titles['rounds_rft']}, rate {rate}"
     methods["rounds_fork_anchored"] = {**fork, "rounds": {**fork["rounds"], "reference": "sft"}}
     titles["rounds_fork_anchored"] = "6 rounds of fork pairs, pi_sft as the reference of all"
     for rollouts in (2, 32):  # is Q too noisy?
