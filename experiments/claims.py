@@ -19,9 +19,10 @@ SFT's sizes.
 
 Intervals are paired bootstraps over test problems and seeds. A claim fails where its interval lies on the other side (C5: also
 where per-step DPO lies below outcome DPO). It is undecided with fewer than 5 seeds, with a cell missing, or read on validation.
-A multiple beyond the largest SFT size is not known: `value` (or an end) is then that bound, and `metric` says ">=". Since a law
-may bend, `metric` also has the multiple read off SFT's errors as they were measured, and C6's its ratio to `main_outcome`'s (each
-at most the largest SFT size).
+A multiple beyond the largest SFT size is not known: `value` (or an end) is then that bound, and `metric` says ">=" (as measured
+likewise "<=" below the smallest). Since a law may bend, C1's `metric` has the exponents of the lower and the upper sizes, and
+C2's and C6's the multiple read off SFT's errors as they were measured, C6's
+also its ratio to `main_outcome`'s (each at most the largest SFT size).
 """
 
 import argparse
@@ -104,7 +105,16 @@ def _exponent(study: Study) -> dict[str, Any]:
     lo, hi = scaling_law.exponent_interval(right, resamples=RESAMPLES)
     reached = lo <= PAPER_EXPONENTS[1] and hi >= PAPER_EXPONENTS[0]
     estimate = Estimate(study.scaling.law.b, lo, hi)
+    if len(sizes) >= 4:  # one line, or a bend?
+        middle = len(sizes) // 2
+        halves = [_exponent_of({size: right[size] for size in half}) for half in (sizes[: middle + 1], sizes[middle:])]
+        metric += f"; {_short(halves[0])} up to {sizes[middle]:,}, {_short(halves[1])} from there"
     return _row(study, "C1", metric, estimate, cells=cells, holds=lo > 0, fails=hi < 0, reached=reached)
+
+
+def _exponent_of(right: Mapping[int, Any]) -> Estimate:
+    law = scaling_law.fit(list(right), [1 - cell.mean() for cell in right.values()])
+    return Estimate(law.b, *scaling_law.exponent_interval(right, resamples=RESAMPLES))
 
 
 def _multiple(study: Study, claim: str, method: str, paper: float) -> dict[str, Any]:
@@ -119,7 +129,7 @@ def _multiple(study: Study, claim: str, method: str, paper: float) -> dict[str, 
     notes = [f"{' and '.join(beyond)} >= {study.largest / size:g}: beyond the largest SFT size"] if beyond else []
     notes += [f"SFT ends at {study.largest / size:g} x N, 16 x are wanted"] if study.largest < 16 * size else []
     if (measured := study.measured_multiple(method, size)) is not None:
-        notes += [f"off SFT's measured errors {_short(measured, study.largest / size)}"]
+        notes += [f"off SFT's measured errors {_short(measured, study.largest / size, study.smallest / size)}"]
     other = study.config["main_outcome"]
     if claim == "C6" and (ratio := study.multiple_ratio(method, other, size)) is not None:
         notes += [f"over {other}'s: {_short(ratio)} times"]
@@ -132,9 +142,15 @@ def _multiple(study: Study, claim: str, method: str, paper: float) -> dict[str, 
     return _row(study, claim, metric, estimate, cells=cells, **told)
 
 
-def _short(estimate: Estimate, largest: float = math.inf) -> str:
-    """value [lo, hi] of a multiple for a line of text."""
-    value, lo, hi = (f">= {largest:g}" if end > largest * (1 + 1e-9) else f"{end:.3g}" for end in estimate)
+def _short(estimate: Estimate, largest: float = math.inf, smallest: float = 0) -> str:
+    """value [lo, hi] of a multiple for a line of text; beyond the ends of SFT's sizes it is not known."""
+
+    def end_of(one: float) -> str:
+        if one > largest * (1 + 1e-9):
+            return f">= {largest:g}"
+        return f"<= {smallest:g}" if one <= smallest * (1 + 1e-9) else f"{one:.3g}"
+
+    value, lo, hi = map(end_of, estimate)
     return f"{value} [{lo}, {hi}]"
 
 
@@ -169,7 +185,7 @@ def _share(study: Study, claim: str, first: str, second: str, direction: int) ->
     accuracy = study.difference(first, second, size)
     metric += f"; accuracy, likewise: {accuracy.value:+.4f} [{accuracy.lo:+.4f}, {accuracy.hi:+.4f}]"
     low, high = sorted((direction * found.lo, direction * found.hi))
-    told = {"holds": low > 0, "fails": high < 0, "reached": direction * found.value > 0}
+    told = {"holds": low > 0, "fails": high < 0, "reached": low > 0}
     return _row(study, claim, metric, found, cells=cells, **told)
 
 
@@ -183,7 +199,8 @@ def by_setting(study: Study, digest: str) -> list[dict[str, Any]]:
     about = {"study": study.config["name"], "config_hash": digest, "split": study.config["evaluate"]["split"]}
     out = []
     for (method, size), scores in study.scores.items():
-        row = {**about, **settings, "method": method, "size": size, "seeds": len(scores.seeds)}
+        row = {**about, **settings, "method": method, "title": study.config["titles"].get(method, method)}
+        row |= {"size": size, "seeds": len(scores.seeds)}
         row |= _ends("accuracy", scores.accuracy) | _ends(f"pass_at_{scores.k}", scores.pass_at_k)
         row |= _ends(SHARE, scores.shares.get(SHARE))
         gaps = study.gaps(method, size)
@@ -195,6 +212,8 @@ def by_setting(study: Study, digest: str) -> list[dict[str, Any]]:
         measured = study.measured_multiple(method, size)
         measured, beyond = capped(measured, study.largest / size) if measured else (None, [])
         row |= _ends("multiple_measured", measured) | {"multiple_measured_at_least": "value" in beyond}
+        below = measured is not None and measured.value <= study.smallest / size * (1 + 1e-9)
+        row |= {"multiple_measured_at_most": below}  # SFT's smallest size already has the error
         if method not in ("base", "sft"):
             row |= _ends("minus_sft", study.difference(method, "sft", size))
         tokens, plain = study.tokens(method, size), study.tokens("sft", size)

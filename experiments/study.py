@@ -54,6 +54,11 @@ class Study:
         """The largest SFT size that is finished."""
         return max((size for method, size in self.scores if method == "sft"), default=0)
 
+    @property
+    def smallest(self) -> int:
+        """The smallest SFT size that is finished."""
+        return min((size for method, size in self.scores if method == "sft"), default=0)
+
     def seeds(self, *cells: tuple[str, int]) -> list[int]:
         """The seeds that all of the cells (method, size) have."""
         found = [set(self.scores[cell].seeds) if cell in self.scores else set() for cell in cells]

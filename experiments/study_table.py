@@ -15,13 +15,14 @@ def markdown(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
     step. Where drift was measured there are two more columns: log p of a needed and right step, and of a wrong one, under
     pi_sft minus that under the method, in nats, the mean over steps of pi_sft's samples.
     """
-    end = max((row["size"] for row in rows if row["method"] == "sft"), default=0)
+    sizes = [row["size"] for row in rows if row["method"] == "sft"]
+    start, end = min(sizes, default=0), max(sizes, default=0)
     k = next((name[8:] for name in rows[0] if name.startswith("pass_at_") and name[8:].isdigit()), "k")
     columns = {
         "accuracy %": lambda row: _percent(row, "accuracy"),
         f"pass@{k} %": lambda row: _percent(row, f"pass_at_{k}"),
         "multiple by the law": lambda row: interval(row, "multiple", end),
-        "as measured": lambda row: interval(row, "multiple_measured", end),
+        "as measured": lambda row: interval(row, "multiple_measured", end, start),
         "right answers with a wrong step %": lambda row: _percent(row, "right_with_wrong_step"),
         "tokens / SFT's": lambda row: _ratio(row, "compute"),
         "multiple / tokens": lambda row: _ratio(row, "multiple_per_compute"),
@@ -41,12 +42,19 @@ def markdown(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
     return "\n".join(" ".join(line.split()) for line in lines)
 
 
-def interval(row: Row, name: str, end: int) -> str:
-    """`2.4 [1.7, 3.5]`, empty where the row has no such number; `>= 16` where SFT's sizes end, at `end` problems."""
+def interval(row: Row, name: str, end: int, start: int = 0) -> str:
+    """`2.4 [1.7, 3.5]`, empty where the row has no such number; `>= 16` where SFT's sizes end, at `end` problems, and `<= 0.5`
+    where they begin, at `start`."""
     if row.get(name) is None:
         return ""
     found, largest = (row[name], row[f"{name}_lo"], row[f"{name}_hi"]), end / row["size"]
-    value, lo, hi = (f">= {largest:g}" if one >= largest * (1 - 1e-9) else f"{one:.1f}" for one in found)
+
+    def end_of(one: float) -> str:
+        if one >= largest * (1 - 1e-9):
+            return f">= {largest:g}"
+        return f"<= {start / row['size']:g}" if one <= start / row["size"] * (1 + 1e-6) else f"{one:.1f}"
+
+    value, lo, hi = map(end_of, found)
     return f"{value} [{lo}, {hi}]"
 
 

@@ -1,12 +1,13 @@
 """The claims from a made-up results file whose truth is known."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
 from configs import tiny
-from experiments import claims, report_data, study
+from experiments import claims, comparison, report_data, study, study_table
 from experiments.artifacts import write_jsonl
 from experiments.graph import plan
 from experiments.results_file import ResultsFile, pack
@@ -216,6 +217,47 @@ def test_a_multiple_beyond_the_largest_size_is_a_lower_bound(tmp_path):
     assert "off SFT's measured errors >= 16 [>= 16, >= 16]" in row["metric"] and setting["multiple_measured_at_least"]
     ratio = study.read(c).multiple_ratio("dpo_per_step", "dpo_outcome", 100)
     assert ratio.value == pytest.approx(16 / 0.6, rel=0.3)  # and not 400 / 0.6
+    found = study.read(c)
+    assert comparison.compare(found, "dpo_per_step", "rft", 100)["capped"] == ["law", "measured"]
+    assert comparison.text(found, ["dpo_per_step", "rft"]).count("each at most SFT's largest size") == 2
+
+
+def test_below_the_smallest_size_a_measured_multiple_is_an_upper_bound(tmp_path):
+    c = config(tmp_path / "study.json")
+    smallest = SIZES[0] / 100
+
+    def rows(method, size, seed):
+        return rows_of("sft", 10, seed) if method == "rft" else rows_of(method, size, seed)
+
+    write(tmp_path, c, rows=rows)
+    settings = {r["method"]: r for r in claims.by_setting(study.read(c), "x") if r["method"] != "sft"}
+    assert settings["rft"]["multiple_measured"] == smallest and settings["rft"]["multiple_measured_at_most"]
+    assert not settings["dpo_per_step"]["multiple_measured_at_most"]
+    assert (
+        f"off SFT's measured errors <= {smallest:g} [<= {smallest:g}, <= {smallest:g}]" in by_claim(c)["C2"]["metric"]
+    )
+    table = study_table.markdown(list(claims.by_setting(study.read(c), "x")), {})
+    assert f"| <= {smallest:g} [<= {smallest:g}, <= {smallest:g}] |" in table
+
+
+def test_a_curve_that_bends_is_told_from_a_line(tmp_path):
+    c = config(tmp_path / "study.json")
+    bend = SIZES[len(SIZES) // 2]
+
+    def rows(method, size, seed):
+        return rows_of(method, max(size, bend), seed) if method == "sft" else rows_of(method, size, seed)
+
+    def halves(c):
+        lower, upper = by_claim(c)["C1"]["metric"].split("; ", 1)[1].split(f" up to {bend:,}, ")
+        return [[float(number) for number in re.findall(r"-?[\d.]+(?:e-\d+)?", half)[:3]] for half in (lower, upper)]
+
+    write(tmp_path, c)
+    (_, lo, hi), (_, low, high) = halves(c)
+    assert lo < high and low < hi, "a line: both halves have one exponent"
+    (tmp_path / "study.json").unlink()
+    write(tmp_path, c, rows=rows)
+    (_, lo, hi), (_, low, high) = halves(c)
+    assert lo < 0.05 and hi < low, "flat, then steep"
 
 
 def test_settings_have_a_row_for_every_method_and_size_and_a_multiple_per_compute(full):

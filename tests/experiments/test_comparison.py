@@ -35,6 +35,8 @@ def test_differences_are_those_of_the_problems_and_ratios_those_of_the_truth(fou
     wanted = np.mean([np.mean(truth("dpo_per_step", s)) - np.mean(truth("rft", s)) for s in range(5)])
     assert out["seeds"] == [0, 1, 2, 3, 4] and out["accuracy"].value == pytest.approx(wanted)
     assert 0 < out["accuracy"].lo < wanted < out["accuracy"].hi
+    seeds = [np.mean(truth("dpo_per_step", s)) - np.mean(truth("rft", s)) for s in range(5)]
+    assert out["by_seed"] == pytest.approx(seeds) and out["capped"] == []
     assert out["law"].lo < test_claims.WORTH["dpo_per_step"] / test_claims.WORTH["rft"] < out["law"].hi
     # pass@5 of 10 samples, 3 of them right where the greedy answer is: 1 - C(7, 5) / C(10, 5)
     assert out["pass_at_k"].value == pytest.approx(wanted * (1 - 21 / 252))
@@ -59,6 +61,8 @@ def test_the_flag_prints_and_writes_nothing(found, tmp_path, capsys):
     flags = [f"--config={mine}", f"--out={tmp_path / 'out'}"]
     assert claims.main([*flags, "--compare=dpo_per_step,rft,dpo_outcome"]) == 0
     text = capsys.readouterr().out
+    by_seed = comparison.compare(found, "dpo_per_step", "rft", 100)["by_seed"]
+    assert "; by seed " + ", ".join(f"{100 * one:+.1f}" for one in by_seed) in text and "at most" not in text
     assert text.count("dpo_per_step against") == 2 and "seeds 0, 1, 2, 3, 4" in text and "pass@5" in text
     assert not (tmp_path / "out").exists()
     for wrong in ("rft", "rft,nothing"):
