@@ -74,7 +74,8 @@ def multiple_plot(
         for y, at in enumerate(multiples):
             if at in measured:
                 _multiple(axes, y + 0.32, measured[at], looks[at[0]], largest / at[1], hollow=True)
-        axes.set_title("filled: by the fitted law, hollow: as measured", loc="right", fontweight="normal")
+        # Under the axis: beside the title it would not fit where the labels are long.
+        axes.set_xlabel(f"{axes.get_xlabel()}\nfilled: by the fitted law, hollow: as measured")
         _ticks(axes)
     return figure
 

@@ -113,7 +113,7 @@ def test_figures_take_words_for_methods_and_show_measured_multiples_below_the_la
     (axes,) = scaling_figures.multiple_plot(multiples, 8000, names, measured).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["rft", "six rounds of RFT"]
     assert (2.0, 1.0) in dots(axes) and (3.0, 1.32) in dots(axes) and (16.0, 1.32) in dots(axes)
-    assert "hollow" in axes.get_title(loc="right")
+    assert "hollow" in axes.get_xlabel()
 
 
 def example(**changes):
