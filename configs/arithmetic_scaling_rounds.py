@@ -41,10 +41,8 @@ def get_config():
             methods[f"rounds_{kind}_beta{beta}"] = {**entry, "loss_args": {**entry["loss_args"], "beta": float(beta)}}
             titles[f"rounds_{kind}_beta{beta}"] = f"{title}, beta {float(beta):g}"
     fast = entries["rounds_outcome"]
-    methods["rounds_outcome_beta1e0"] = {
-        **fast,
-        "loss_args": {**fast["loss_args"], "beta": 1.0},
-    }  # offline its best point
+    # Offline the best point of outcome pairs.
+    methods["rounds_outcome_beta1e0"] = {**fast, "loss_args": {**fast["loss_args"], "beta": 1.0}}
     titles["rounds_outcome_beta1e0"] = f"{c.titles['rounds_outcome']}, beta 1"
     rft = entries["rounds_rft"]
     for rate in ("1e-4", "4e-4"):

@@ -21,8 +21,8 @@ Intervals are paired bootstraps over test problems and seeds. A claim fails wher
 where per-step DPO lies below outcome DPO). It is undecided with fewer than 5 seeds, with a cell missing, or read on validation.
 A multiple beyond the largest SFT size is not known: `value` (or an end) is then that bound, and `metric` says ">=" (as measured
 likewise "<=" below the smallest). Since a law may bend, C1's `metric` has the exponents of the lower and the upper sizes, and
-C2's and C6's the multiple read off SFT's errors as they were measured, C6's
-also its ratio to `main_outcome`'s (each at most the largest SFT size).
+C2's and C6's the multiple read off SFT's errors as they were measured, C6's also its ratio to `main_outcome`'s (each at most the
+largest SFT size).
 """
 
 import argparse
