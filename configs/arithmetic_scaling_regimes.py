@@ -3,7 +3,7 @@
 A teacher that leaves out nothing, a tenth or a half of the steps, and problems of 4 steps, with a curve of SFT at three sizes
 and so with multiples; problems of 6 or 8 steps, methods against pi_sft at N = 1000 alone. All else as in
 configs/arithmetic_scaling.py. Hardware: two CPU cores, two workers. Time, measured: 52 and 57 minutes for a teacher, beside
-other work, and 16 to 32 for 4 steps, 20 for 6 or 8.
+other work, and 16 to 32 for 4 steps, 20 for 6, 38 for 8.
 Results: experiments/results/arithmetic_scaling.json.
 Command: python -m experiments.run --config=configs/arithmetic_scaling_regimes.py --workers=2 --config.problems.settings.style=0.1
 and --config.problems.settings.difficulty.steps="(6,6)" --config.sft_sizes="()"; then experiments.claims with the same flags and
