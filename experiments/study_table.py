@@ -11,9 +11,10 @@ def markdown(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
     method -> words.
 
     Accuracies are percent, multiples have 95 % intervals; a method's tokens, all that came before included, are over SFT's
-    at the same size, and the law's multiple is shown over that too. Pits are right where they are the oracle's first wrong
-    step. Where drift was measured there are two more columns: log p of a needed and right step, and of a wrong one, under
-    pi_sft minus that under the method, in nats, the mean over steps of pi_sft's samples.
+    at the same size, and the law's multiple is shown over that too. A row of fewer seeds than
+    the others' says so. Pits are right where they are the oracle's first wrong step. Where drift was measured there are two
+    more columns: log p of a needed and right step, and of a wrong one, under pi_sft minus that under the method, in nats, the
+    mean over steps of pi_sft's samples.
     """
     sizes = [row["size"] for row in rows if row["method"] == "sft"]
     start, end = min(sizes, default=0), max(sizes, default=0)
@@ -36,8 +37,12 @@ def markdown(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
     methods = [row for row in rows if row["method"] not in ("base", "sft")]
     plain = [row for row in rows if row["method"] in ("base", "sft")]
     several = len({row["size"] for row in methods}) > 1
+    most = max((row.get("seeds", 0) for row in rows), default=0)
     for row in [*plain, *sorted(methods, key=lambda row: (row["size"], row["accuracy"]))]:
-        cells = [_name(row, titles, several), *(cell(row) for cell in columns.values())]
+        fewer = (
+            f" ({row['seeds']} of {most} seeds)" if row["method"] != "base" and row.get("seeds", most) < most else ""
+        )
+        cells = [_name(row, titles, several) + fewer, *(cell(row) for cell in columns.values())]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(" ".join(line.split()) for line in lines)
 

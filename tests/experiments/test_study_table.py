@@ -29,6 +29,13 @@ def test_methods_at_several_sizes_say_which_and_drift_has_columns():
     assert table[-1].startswith("| `rft`, N = 2,000 |") and table[-1].endswith("| 61.2 | 0.12 | -1.00 |")
 
 
+def test_a_row_of_fewer_seeds_than_the_others_says_so():
+    seeds = {"base": 1, "sft": 3, "rft": 2}
+    table = study_table.markdown([row | {"seeds": seeds[row["method"]]} for row in ROWS], {}).split("\n")
+    assert table[-1].startswith("| `rft` (2 of 3 seeds) | 11.9 |") and table[2].startswith("| base, zero-shot | 11.9 |")
+    assert table[3].startswith("| SFT on 1,000 | 11.9 |")
+
+
 @pytest.mark.parametrize("end", [16_000, 32_000])
 def test_an_interval_stops_where_sft_does(end):
     row = {"size": 1000, "multiple": 16.0, "multiple_lo": 9.96, "multiple_hi": 16.0}
