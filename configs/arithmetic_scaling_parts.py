@@ -8,8 +8,7 @@ of filtered steps; longer SFT; and how much each method of configs/arithmetic_sc
 of drift).
 
 Run it in the work directory of configs/arithmetic_scaling.py, whose cells it needs: SFT at all sizes, for the multiples, and the
-methods. Hardware: two CPU cores. Time beyond those, with two workers: 40 minutes a seed as
-measured, and an estimated 20 for what came after.
+methods. Hardware: two CPU cores. Time beyond those, measured with two workers beside other work: 75 minutes a seed.
 Results: experiments/results/arithmetic_scaling.json.
 Command: python -m experiments.run --config=configs/arithmetic_scaling_parts.py --workers=2
 """
