@@ -3,7 +3,8 @@
 The oracle's pits and random ones, the whole rest as the rejected side (at the lower rate, which suits long rejected sides), and
 outcome pairs at half of fork's rate, which was the best of three with 4 and 5 steps. Three seeds, N = 1000, validation; all else
 as in configs/arithmetic_scaling_regimes.py with 4 steps, whose rows stand beside them, with SFT on 32,000 for the multiples. Run
-it in the work directory of configs/arithmetic_scaling.py. Hardware: two CPU cores, two workers. Time, measured: 55 minutes.
+it in the work directory of configs/arithmetic_scaling.py. Hardware: two CPU cores, two workers. Time, measured
+beside other work, pi_sft anew: 55 minutes.
 Results: experiments/results/arithmetic_scaling.json.
 Command: python -m experiments.run --config=configs/arithmetic_scaling_four.py --workers=2; then
 python -m experiments.claims --config=configs/arithmetic_scaling_four.py --only-settings --table

@@ -11,10 +11,10 @@ def markdown(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
     method -> words.
 
     Accuracies are percent, multiples have 95 % intervals; a method's tokens, all that came before included, are over SFT's
-    at the same size, and the law's multiple is shown over that too. A row of fewer seeds than
-    the others' says so. Pits are right where they are the oracle's first wrong step. Where drift was measured there are two
-    more columns: log p of a needed and right step, and of a wrong one, under pi_sft minus that under the method, in nats, the
-    mean over steps of pi_sft's samples.
+    at the same size, and the law's multiple is shown over that too. A row of fewer seeds than the others says so. Pits are
+    right where they are the oracle's first wrong step. Where drift was measured there are two more columns: log p of a needed
+    and right step, and of a wrong one, under pi_sft minus that under the method, in nats, the mean over steps of pi_sft's
+    samples.
     """
     sizes = [row["size"] for row in rows if row["method"] == "sft"]
     start, end = min(sizes, default=0), max(sizes, default=0)
