@@ -5,8 +5,8 @@ method on the same samples with the same number of pairs and updates, one settin
 two rates); then rounds of sampling and training, with as many sampled tokens or more. Two seeds unless told; five are in the
 results. What makes per-step DPO work is in configs/arithmetic_scaling_parts.py, the grid of learning rates, beta and NLL in
 ..._grid.py, larger N in ..._full.py; all write to the same results file. The main setting was fixed in commit a5e340d, after
-one seed; since then, on validation (2,048 problems), SFT got a higher rate at 8,000 and 16,000, which makes it better and no
-multiple larger, and C5 the better rate of outcome rounds. With five seeds there (commit 650c44c) the test set (4,096 problems)
+one seed; since then, on validation (2,048 problems), SFT got a higher rate at 8,000 and 16,000, which lowers the multiples above
+4, and C5 the better rate of outcome rounds. With five seeds there (commit 650c44c) the test set (4,096 problems)
 was read once: --config.seeds="(0,1,2,3,4)" --config.evaluate.split=test.
 
 Problems of 4 and 5 steps, sampled at temperature 0.7: chosen on validation with seed 0, where SFT's curve has a slope and the
