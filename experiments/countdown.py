@@ -64,9 +64,10 @@ class Countdown:
         return f"{self.total - len(self.left)}/{self.total} cells"
 
     def time_left(self) -> str:
-        """`, about 1 h 20 min left`; "more than" while cells of a kind are left of which none is done; empty at the end."""
+        """`, about 1 h 20 min left`; "more than" while cells of a kind are left of which none is done; empty at the end, and
+        while no cell that takes time is done."""
         seconds, known = self.seconds_left()
-        if not self.left or not self.seconds:
+        if not self.left or not (seconds or known):  # of none that takes time one is done
             return ""
         return f", {'about' if known else 'more than'} {duration(seconds)} left"
 

@@ -29,6 +29,9 @@ class Batches:
     `pack_length` tokens (0: the longest example) by `learning.packing`: the policy runs on the arrays named "packed_...", and
     "gather" finds each example's tokens there. With `tree`, units of one problem (`meta["problem_id"]`) stay together in
     the order, and a shared prefix is computed once. multiple: of which `length` and `pack_length` are rounded up.
+
+    trim (for pack `none`; may be set later): a step's rows are padded to the longest of them only, rounded up to `multiple`. The
+    loss is the same but for the order of sums; each length that occurs is a shape, for which a step is compiled.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Batches:
         pack: str = "none",
         pack_length: int = 0,
         multiple: int = ROUND,
+        trim: bool = False,
     ):
         if not examples:
             raise ValueError("no examples to learn from")
@@ -61,6 +65,8 @@ class Batches:
         if pack not in PACKS:
             raise ValueError(f"pack {pack!r}: use one of {', '.join(PACKS)}")
         self.pack, self.ways = pack, 1
+        self.multiple, self.trim = multiple, trim
+        self._by_token = {"tokens", "mask", "weight", "ref_logprobs"} | {n for n in rows[0].arrays if by_token(rows, n)}
         self.lengths = np.array([len(row.tokens) for row in rows])
         self._keys = [unit[0].meta.get("problem_id", number) for number, unit in enumerate(units)]
         if pack != "none":
@@ -106,11 +112,20 @@ class Batches:
         """The arrays of a step."""
         units = self.units_at(step)
         out = self._take(units, self.micro)
-        if self.pack != "none":
-            packed = self._packed(tuple(units.tolist()), *self._plan())
-            out["gather"] = np.stack([part.gather for part in packed])
-            out |= {f"packed_{name}": np.stack([part.arrays[name] for part in packed]) for name in packed[0].arrays}
+        if self.pack == "none":
+            T = self._length_at(units)
+            return {name: array[..., :T] if name in self._by_token else array for name, array in out.items()}
+        packed = self._packed(tuple(units.tolist()), *self._plan())
+        out["gather"] = np.stack([part.gather for part in packed])
+        out |= {f"packed_{name}": np.stack([part.arrays[name] for part in packed]) for name in packed[0].arrays}
         return out
+
+    def _length_at(self, units: np.ndarray) -> int:
+        """Tokens that the rows of a step are padded to."""
+        if not self.trim:
+            return self.length
+        rows = (units[:, None] * self.unit_rows + np.arange(self.unit_rows)).reshape(-1)
+        return min(self.length, packing.round_up(int(self.lengths[rows].max()), self.multiple))
 
     def counts(self, step: int) -> dict[str, int]:
         """Of a step: tokens `computed` (padding included), `real` ones among them, `trained` ones, which a loss counts, and
@@ -122,7 +137,7 @@ class Batches:
             lengths = self.lengths[rows]
             seen = int((lengths * (lengths + 1) // 2).sum())
             return {
-                "computed": len(rows) * self.length,
+                "computed": len(rows) * self._length_at(units),
                 "real": int(lengths.sum()),
                 "trained": trained,
                 "seen": seen,
@@ -226,12 +241,16 @@ def to_arrays(rows: Sequence[Example], length: int, pad_id: int) -> dict[str, np
     for name in rows[0].arrays:
         values = [row.arrays[name] for row in rows]
         whole = np.issubdtype(values[0].dtype, np.integer)
-        longest = max(len(value) for value in values)
-        width = length if all(len(v) == len(r.tokens) for v, r in zip(values, rows)) else longest
+        width = length if by_token(rows, name) else max(len(value) for value in values)
         arrays[name] = _pad(values, width, -1 if whole else 0, np.int32 if whole else np.float32)
     if rows[0].pair is not None:
         arrays["pair_weight"] = np.array([row.meta.get("pair_weight", 1.0) for row in rows[::2]], np.float32)
     return arrays
+
+
+def by_token(rows: Sequence[Example], name: str) -> bool:
+    """Whether an array of the examples has an entry for each of their tokens."""
+    return all(len(row.arrays[name]) == len(row.tokens) for row in rows)
 
 
 def _pad(values, length: int, fill, dtype) -> np.ndarray:

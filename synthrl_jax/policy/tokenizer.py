@@ -101,28 +101,35 @@ class SentencePieceTokenizer:
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Texts of the tokens; of a character spelt in bytes, the last byte's token holds it whole."""
-        texts, pending = [], b""
-        ids = [int(i) for i in ids]
+        ids, bytes_of = [int(i) for i in ids], self._bytes
+        texts = [
+            self._texts.get(token, "") for token in ids
+        ]  # a model's vocabulary may be padded beyond the tokenizer's
+        if bytes_of.keys().isdisjoint(ids):
+            return texts
+        pending = b""
         for place, token in enumerate(ids):
-            if self._is_byte(token):
-                pending += bytes([int(self._sp.id_to_piece(token)[3:5], 16)])
-                last = place + 1 == len(ids) or not self._is_byte(ids[place + 1])
-                text, pending = _take_characters(pending, last)
-            elif token in self._silent or not 0 <= token < self.vocab_size:
-                text = ""  # a model's vocabulary may be padded beyond the tokenizer's
-            else:
-                text = self._sp.id_to_piece(token).replace("▁", " ")
-            texts.append(text)
+            if token in bytes_of:
+                pending += bytes_of[token]
+                last = place + 1 == len(ids) or ids[place + 1] not in bytes_of
+                texts[place], pending = _take_characters(pending, last)
         return texts
+
+    @functools.cached_property
+    def _bytes(self) -> dict[int, bytes]:
+        """What each token that spells a byte stands for."""
+        tokens = [i for i in range(self.vocab_size) if self._sp.is_byte(i)]
+        return {i: bytes([int(self._sp.id_to_piece(i)[3:5], 16)]) for i in tokens}
+
+    @functools.cached_property
+    def _texts(self) -> dict[int, str]:
+        """What each other token that is not silent stands for: asking the library token by token costs most of grading."""
+        tokens = [i for i in range(self.vocab_size) if i not in self._silent and i not in self._bytes]
+        return {i: self._sp.id_to_piece(i).replace("▁", " ") for i in tokens}
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes that a token adds to the text."""
-        if self._is_byte(token):
-            return bytes([int(self._sp.id_to_piece(token)[3:5], 16)])
-        return self.pieces([token])[0].encode()
-
-    def _is_byte(self, token: int) -> bool:
-        return 0 <= token < self.vocab_size and self._sp.is_byte(token)
+        return self._bytes.get(token) or self._texts.get(token, "").encode()
 
     def save(self, directory: str) -> None:
         """Write its files, so that this package and transformers find the same tokens there."""

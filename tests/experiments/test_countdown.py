@@ -43,6 +43,14 @@ def test_cells_of_a_kind_are_expected_to_take_as_long_and_larger_ones_longer(fin
     assert count.time_left() == ", about 25 min left"
 
 
+def test_cells_that_take_no_time_tell_of_no_other(finish):
+    count = Countdown(
+        [Node("slice 1 of 10 N=100 seed=0", "slice", {}), Node("dpo N=100 seed=0", "train", training(50))]
+    )
+    finish(count, count.nodes["slice 1 of 10 N=100 seed=0"], 0.1)
+    assert count.line() == "1/2 cells" and count.time_left() == ""
+
+
 def test_training_is_expected_to_take_as_long_as_its_rows(finish):
     few, many = (Node(f"dpo N={n} seed=0", "train", training(updates)) for n, updates in ((100, 50), (200, 100)))
     epochs = Node("rft N=400 seed=0", "train", training(epochs=2.0))

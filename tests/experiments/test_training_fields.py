@@ -1,11 +1,13 @@
 """The config's `train` fields reach the trainer, and those at their defaults leave results made before them in place."""
 
+import numpy as np
 import pytest
 
 from configs import base
 from experiments import training
 from experiments.graph import plan
 from experiments.settings import UsageError, override
+from synthrl_jax.credit.example import Example
 
 
 def config(**fields):
@@ -48,3 +50,16 @@ def test_wrong_ones_stop_the_run_before_it_starts(wrong):
 def test_trees_need_the_attention_that_has_them():
     with pytest.raises(UsageError, match="xla"):
         plan(config(pack="tree", attention="splash"))
+
+
+def test_a_long_training_on_cpu_is_trimmed_and_a_short_or_packed_one_is_not():
+    rows = [Example(np.arange(3 + 40 * (i % 7 == 3)), np.arange(3 + 40 * (i % 7 == 3)) > 1) for i in range(24)]
+    train = {"batch": 4, "micro": 0, "epochs": 1.0}
+
+    def lengths(**fields):
+        batches = training.batches(rows, train | fields, 0, 0)
+        return {batches.at(step)["tokens"].shape[-1] for step in range(6)}
+
+    assert lengths(updates=training.TRIM_FROM) == {16, 48}
+    assert lengths(updates=training.TRIM_FROM - 1) == lengths(updates=0) == {48}
+    assert lengths(updates=training.TRIM_FROM, pack="segments") == {48}
